@@ -1,0 +1,30 @@
+"""Ids that sort by time: a prefix and a ULID (48 bits of milliseconds, 80 random bits, Crockford base 32)."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+
+Clock = Callable[[], int]
+"""Milliseconds since 1970, UTC."""
+
+
+def now_ms() -> int:
+    """The system's clock."""
+    return time.time_ns() // 1_000_000
+
+
+class Ids:
+    """`ids("cb")` gives `cb_01J…`; clock and randomness are handed in, so that a test can repeat itself."""
+
+    def __init__(self, clock: Clock = now_ms, random_80_bits: Callable[[], int] = lambda: secrets.randbits(80)) -> None:
+        self._clock = clock
+        self._random = random_80_bits
+
+    def __call__(self, prefix: str) -> str:
+        number = (self._clock() << 80 | self._random()) & (1 << 130) - 1
+        return f"{prefix}_" + "".join(_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10))
