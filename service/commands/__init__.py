@@ -1,0 +1,80 @@
+"""
+The one table of named commands.
+
+The command line runs them in its own process, or hands name and arguments to the running one; nothing else may be
+done to a running service. A command is `async f(app, **arguments)`; its answer is plain JSON, its no a `Refusal`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from service.commands import accounts, callbacks, deliveries, doctor, endpoints, events, keys, merchants, payments
+from service.errors import Refusal
+
+if TYPE_CHECKING:
+    from service.application import Application
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A name's function. Its first sentence is its documentation."""
+
+    does: Callable[..., Awaitable[Any]]
+
+    @property
+    def sentence(self) -> str:
+        """What it does."""
+        return (inspect.getdoc(self.does) or "").partition("\n")[0]
+
+
+COMMANDS: Mapping[str, Command] = {
+    "merchant.create": Command(merchants.create),
+    "merchant.list": Command(merchants.listed),
+    "merchant.disable": Command(merchants.disable),
+    "account.add": Command(accounts.add),
+    "account.list": Command(accounts.listed),
+    "account.rotate": Command(accounts.rotate),
+    "endpoint.add": Command(endpoints.add),
+    "endpoint.list": Command(endpoints.listed),
+    "endpoint.disable": Command(endpoints.disable),
+    "endpoint.enable": Command(endpoints.enable),
+    "endpoint.rotate-secret": Command(endpoints.rotate_secret),
+    "endpoint.test": Command(endpoints.test),
+    "keys.create": Command(keys.create),
+    "keys.list": Command(keys.listed),
+    "keys.revoke": Command(keys.revoke),
+    "keys.rotate-master": Command(keys.rotate_master),
+    "callbacks.list": Command(callbacks.listed),
+    "callbacks.show": Command(callbacks.show),
+    "callbacks.replay": Command(callbacks.replay),
+    "events.list": Command(events.listed),
+    "events.show": Command(events.show),
+    "deliveries.list": Command(deliveries.listed),
+    "deliveries.show": Command(deliveries.show),
+    "deliveries.retry": Command(deliveries.retry),
+    "payments.list": Command(payments.listed),
+    "payments.show": Command(payments.show),
+    "doctor": Command(doctor.look),
+    "migrate": Command(doctor.migrated),
+}
+
+
+async def run(app: Application, name: str, arguments: Mapping[str, Any], progress: Progress | None = None) -> Any:
+    """Run a command by name. Long ones report their progress where somebody listens."""
+    command = COMMANDS.get(name)
+    if command is None:
+        raise Refusal("unknown_command", f"The running process knows no command {name[:60]!r}; is it an older version?")
+    takes = inspect.signature(command.does).parameters
+    if "progress" in takes and progress is not None:
+        arguments = {**arguments, "progress": progress}
+    try:
+        inspect.signature(command.does).bind(app, **arguments)
+    except TypeError:
+        raise Refusal("bad_arguments", f"{name} was called with arguments it does not have.") from None
+    return await command.does(app, **arguments)

@@ -126,12 +126,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What we hold about the payment we ask for: the answer must be about the same one (None: not known)."""
+    """
+    What we hold about the payment we ask for: the answer must be about the same one (None: not known).
+
+    `reference` is the one that *we gave the provider*, not the merchant's own. Amount and currency are not compared
+    here: they come back as facts, and the rules find a mismatch.
+    """
 
     live: bool
     reference: str | None = None
     amount_minor: int | None = None
     currency: str | None = None
+    account: str | None = None  # Monetbil answers anybody about anything: its service key says whose payment it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,5 +217,9 @@ class Provider:
     paste: str = ""  # where in the provider's dashboard the callback address goes, one sentence
 
     def missing(self, credentials: Credentials) -> tuple[str, ...]:
-        """Names of required credentials that are empty."""
-        return tuple(c.name for c in self.credentials if not c.optional and not credentials.get(c.name))
+        """Names of required credentials that are not there; an empty value is not there."""
+        return tuple(
+            c.name
+            for c in self.credentials
+            if not c.optional and not any(value.strip() for value in credentials.get(c.name, ()))
+        )

@@ -1,0 +1,253 @@
+"""
+The guard on outgoing requests: whom we refuse to call, however the address is spelled.
+
+What counts is the address really dialled. It is checked when the socket is made, after every name has been resolved
+and every strange spelling read by whoever dials it, and again for each new connection: a name that points elsewhere
+the second time is judged the second time.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import socket
+from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.resolver import ThreadedResolver
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientTimeout
+    from aiohttp.tracing import Trace
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+# The special-purpose registries of IANA, v4 and v6, and what is public by number only. Python's `is_global` is not
+# enough: it lets multicast, NAT64 of metadata addresses and fec0::/10 through.
+FORBIDDEN_V4 = tuple(
+    IPv4Network(cidr)
+    for cidr in (
+        "0.0.0.0/8",  # this host
+        "10.0.0.0/8",  # private
+        "100.64.0.0/10",  # carrier NAT; Alibaba's metadata
+        "127.0.0.0/8",  # loopback
+        "168.63.129.16/32",  # Azure's wire server: a public number that is not on the internet
+        "169.254.0.0/16",  # link-local; the metadata of most clouds
+        "172.16.0.0/12",  # private
+        "192.0.0.0/24",  # IETF; Oracle's metadata
+        "192.0.2.0/24",  # documentation
+        "192.31.196.0/24",  # AS112
+        "192.52.193.0/24",  # AMT
+        "192.88.99.0/24",  # 6to4 relays
+        "192.168.0.0/16",  # private
+        "192.175.48.0/24",  # AS112
+        "198.18.0.0/15",  # benchmarks
+        "198.51.100.0/24",  # documentation
+        "203.0.113.0/24",  # documentation
+        "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved
+        "255.255.255.255/32",  # broadcast
+    )
+)
+FORBIDDEN_V6 = tuple(
+    IPv6Network(cidr)
+    for cidr in (
+        "::/96",  # unspecified, loopback, v4-compatible
+        "64:ff9b:1::/48",  # local NAT64
+        "100::/64",  # discard
+        "100:0:0:1::/64",  # dummy
+        "2001::/23",  # IETF: Teredo, ORCHID, benchmarks
+        "2001:db8::/32",  # documentation
+        "2620:4f:8000::/48",  # AS112
+        "3fff::/20",  # documentation
+        "5f00::/16",  # segment routing
+        "fc00::/7",  # private; AWS's metadata
+        "fe80::/10",  # link-local
+        "fec0::/10",  # site-local
+        "ff00::/8",  # multicast
+    )
+)
+_GLOBAL_UNICAST = IPv6Network("2000::/3")
+_NAT64 = IPv6Network("64:ff9b::/96")
+_6TO4 = IPv6Network("2002::/16")
+
+# A webhook goes to a web server: 80, 443, or a port that needs no privileges, but for those where something else
+# is known to listen (databases and the like, and the ones that browsers refuse).
+_PORTS_LOW = frozenset({80, 443})
+_PORT_HIGH_MIN = 1024
+# fmt: off
+_PORTS_REFUSED = frozenset({
+    1433, 1521, 1719, 1720, 1723, 2049, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 3659, 4045, 4190, 5060, 5061, 5432,
+    5672, 5900, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 9042, 9092, 9200, 9300, 10080, 10250, 11211,
+    27017, 27018, 27019,
+})
+# fmt: on
+
+_plain: contextvars.ContextVar[bool] = contextvars.ContextVar("outbox_plain_http", default=False)
+
+
+class Forbidden(OSError):
+    """The guard refused. `reason` is a fixed word, never the address: what a name points to is not the caller's."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Guard:
+    """
+    Judges addresses (`check_url` when they are entered, for a friendly sentence; `connector()` when they are dialled,
+    which is what protects).
+
+    `https_only`: plain http only to `allow_cidrs` (in production). `allow_cidrs`: networks that may be called although
+    they are special; default loopback, where a merchant's shop on the same machine is. `own_ports`: where we listen
+    ourselves: never called on any address of this machine, or a webhook could speak to our own control.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow_cidrs: Iterable[str] = LOOPBACK,
+        own_ports: Collection[int] = (),
+        https_only: bool = True,
+    ) -> None:
+        self.allowed: tuple[Network, ...] = tuple(ip_network(cidr) for cidr in allow_cidrs)
+        self.own_ports = frozenset(own_ports)
+        self.https_only = https_only
+
+    def check_url(self, url: str) -> str | None:
+        """
+        None, or why this URL is refused, in a fixed word: bad_url, scheme, user_info, port, own_port,
+        forbidden_address, https_required. A name is not resolved here: it is judged each time it is dialled.
+        """
+        try:
+            parsed = yarl.URL(url)
+            host, port = parsed.host, parsed.port
+        except ValueError:
+            return "bad_url"
+        return self._check(parsed, host, port)
+
+    def check_address(self, host: str, port: int, *, plain: bool = False) -> str | None:
+        """None, or why this address may not be dialled: forbidden_address, own_port, https_required."""
+        try:
+            address = ip_address(host.partition("%")[0])
+        except ValueError:
+            return "forbidden_address"
+        if isinstance(address, IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped  # the kernel dials it as v4
+        if port in self.own_ports and _is_ours(address):
+            return "own_port"
+        if any(address in network for network in self.allowed):
+            return None
+        if _is_special(address):
+            return "forbidden_address"
+        return "https_required" if plain and self.https_only else None
+
+    def connector(self, limit: int = 0) -> aiohttp.TCPConnector:
+        """A connector that dials nothing forbidden. `limit`: connections at a time, 0 for no limit of its own."""
+        return _Connector(self, limit)
+
+    def _check(self, url: yarl.URL, host: str | None, port: int | None) -> str | None:
+        if not host or port is None:
+            return "bad_url"
+        if url.scheme not in ("http", "https"):
+            return "scheme"
+        if url.user is not None or url.password is not None:
+            return "user_info"
+        if not (port in _PORTS_LOW or port >= _PORT_HIGH_MIN) or port in _PORTS_REFUSED:
+            return "port"
+        if not _is_literal(host):
+            return None
+        return self.check_address(host, port, plain=url.scheme == "http")
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, guard: Guard, limit: int) -> None:
+        # A short DNS cache is safe because every socket is judged by the number it dials.
+        super().__init__(resolver=_Resolver(guard), socket_factory=self._make_socket, limit=limit)
+        self._guard = guard
+
+    async def connect(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+    ) -> aiohttp.connector.Connection:
+        reason = self._guard._check(req.url, req.url.host, req.url.port)  # noqa: SLF001 - one module
+        if reason:
+            raise Forbidden(reason)
+        # The socket is made in this task or in one it begins, so it can see what the connection is for.
+        token = _plain.set(req.url.scheme == "http")
+        try:
+            return await super().connect(req, traces, timeout)
+        finally:
+            _plain.reset(token)
+
+    def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
+        family, kind, proto, _, where = info
+        reason = self._guard.check_address(where[0], where[1], plain=_plain.get())
+        if reason:
+            raise Forbidden(reason)
+        return socket.socket(family=family, type=kind, proto=proto)
+
+    async def close(self, *, abort_ssl: bool = False) -> None:
+        await super().close(abort_ssl=abort_ssl)
+        await self._resolver.close()
+
+
+class _Resolver(AbstractResolver):
+    """Refuses a name if any of its addresses is forbidden: half good is a trick."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+        self._inner = ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        for result in found:
+            reason = self._guard.check_address(result["host"], port)
+            if reason:
+                raise Forbidden(reason)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def _is_special(address: Address) -> bool:
+    if isinstance(address, IPv4Address):
+        return any(address in network for network in FORBIDDEN_V4)
+    # Through NAT64 and 6to4 a v4 address is called that stands inside the v6 one.
+    if address in _NAT64:
+        return _is_special(IPv4Address(int(address) & 0xFFFF_FFFF))
+    if address in _6TO4 and _is_special(IPv4Address(int(address) >> 80 & 0xFFFF_FFFF)):
+        return True
+    return address not in _GLOBAL_UNICAST or any(address in network for network in FORBIDDEN_V6)
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _is_ours(address: Address) -> bool:
+    """Whether this machine answers at the address: one can bind to it. Sends nothing."""
+    family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((str(address), 0))
+    except OSError:
+        return address.is_loopback
+    return True

@@ -1,0 +1,145 @@
+"""
+The callback routes, `/webhooks/{provider}[/{account}]`, as one raw ASGI handler: twice the speed of a routed one.
+
+200: kept, first time or again, readable or not. 401: not verified, no reason given. 4xx: faults of the transport
+alone. 503: it cannot be kept now, the provider tries again. Nothing else is ever answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from litestar.types import HTTPScope, Receive, Send
+
+from service.api.problems import PROBLEM_TYPE, problem
+from service.callbacks.intake import Intake, NotVerified
+from service.database import StorageError
+from service.merchants.accounts import Entry, Registry
+from service.metrics import Metrics
+from service.providers import PROVIDERS
+from service.providers.base import BODY_BYTES_MAX, Incoming
+
+log: Any = structlog.get_logger()
+
+ROUTE = "/webhooks/{provider}"
+BODY_DEADLINE_S = 5.0
+HEADERS_MAX = 100
+HEADER_BYTES_MAX = 32 * 1024
+"""All headers together; no provider sends a tenth of it."""
+
+
+_CLOSE = [(b"connection", b"close")]  # what is still coming is not read
+_MORE = {503: [(b"retry-after", b"5")], 408: _CLOSE, 413: _CLOSE, 431: _CLOSE}
+
+
+class _Fault(Exception):  # noqa: N818 - an answer, not an accident
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.code, self.detail = status, code, detail
+        self.headers = _MORE.get(status, [])
+
+
+class CallbackRoutes:
+    """The handler. `registry` is asked afresh for each request, since accounts can be added beside it."""
+
+    def __init__(self, registry: Callable[[], Registry], intake: Intake, metrics: Metrics) -> None:
+        self._registry, self._intake, self._metrics = registry, intake, metrics
+        self.answering = 0
+
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Answer one callback."""
+        began, status, result = time.perf_counter(), 500, "failed"
+        path = scope["path"].strip("/").removeprefix("api/").removeprefix("webhooks").strip("/")
+        provider, _, tail = path.partition("/")
+        self.answering += 1
+        try:
+            status, result = await self._answer(provider, tail, scope, receive, send)
+        except _Fault as fault:
+            status, result = fault.status, fault.code
+            await _send(send, status, PROBLEM_TYPE, problem(status, fault.code, fault.detail), fault.headers)
+        finally:
+            self.answering -= 1
+            self._metrics.callback(provider, result)
+            self._metrics.request(scope["method"], ROUTE, status, time.perf_counter() - began)
+
+    async def _answer(self, name: str, tail: str, scope: HTTPScope, receive: Receive, send: Send) -> tuple[int, str]:
+        provider = PROVIDERS.get(name)
+        registry = self._registry()
+        if provider is None or registry.default(name) is None and not any(e.provider == name for e in registry):
+            raise _Fault(404, "not_found", "No such provider is configured here.")
+        if scope["method"] not in provider.capabilities.methods:
+            raise _Fault(405, "method_not_allowed", f"Callbacks of {provider.title} come by POST.")
+        account = _account(registry, name, tail, provider.capabilities.token_in_path)
+        body = await _body(scope, receive)
+        if account is None:
+            # A wrong or missing secret token in the address: the same answer as to a wrong signature.
+            self._metrics.callback_refused(name, "wrong_token")
+            await _send(send, 401, b"", b"")
+            return 401, "refused"
+        incoming = Incoming(scope["method"], list(scope["headers"]), scope["query_string"], body)
+        try:
+            kept = await self._intake.receive(account, incoming)
+        except StorageError as error:
+            log.warning("callback.not_kept", provider=name, reason=type(error).__name__)
+            raise _Fault(503, "not_kept", "It cannot be kept at the moment; send it again.") from None
+        if isinstance(kept, NotVerified):
+            log.info("callback.refused", provider=name, account_id=account.id, reason=kept.reason)
+            self._metrics.callback_refused(name, kept.reason)
+            await _send(send, 401, b"", b"")
+            return 401, "refused"
+        if kept.other_body:
+            log.warning("callback.other_body", provider=name, callback_id=kept.id)
+        await _send(send, 200, provider.acknowledgement_type, provider.acknowledgement)
+        return 200, "repeated" if kept.again else "kept"
+
+
+def _account(registry: Registry, provider: str, tail: str, token_in_path: bool) -> Entry | None:
+    if token_in_path:
+        return registry.by_token(provider, tail) if tail else None
+    account = registry.by_id(provider, tail) if tail else registry.default(provider)
+    if account is None:
+        raise _Fault(404, "not_found", "No such account is configured here.")
+    return account
+
+
+async def _body(scope: HTTPScope, receive: Receive) -> bytes:
+    """The whole body, bounded in bytes and time; refused while it is still coming."""
+    headers = list(scope["headers"])
+    if len(headers) > HEADERS_MAX or sum(len(name) + len(value) for name, value in headers) > HEADER_BYTES_MAX:
+        raise _Fault(431, "headers_too_large", f"At most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes in all.")
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise _Fault(415, "compressed", "Send the body as it is: compressed bodies are not taken.")
+        if name == b"content-length" and value.isdigit() and len(value) < 20 and int(value) > BODY_BYTES_MAX:
+            raise _Fault(413, "too_large", f"A callback has at most {BODY_BYTES_MAX} bytes.")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_DEADLINE_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise _Fault(400, "incomplete", "The connection ended before the body did.")
+                chunk = message.get("body", b"")
+                size += len(chunk)  # type: ignore[arg-type]
+                if size > BODY_BYTES_MAX:
+                    raise _Fault(413, "too_large", f"A callback has at most {BODY_BYTES_MAX} bytes.")
+                chunks.append(chunk)  # type: ignore[arg-type]
+                if not message.get("more_body", False):
+                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    except TimeoutError:
+        raise _Fault(408, "too_slow", f"The body has to be here within {BODY_DEADLINE_S:g} s.") from None
+
+
+async def _send(
+    send: Send, status: int, content_type: bytes, body: bytes, extra: list[tuple[bytes, bytes]] | None = None
+) -> None:
+    headers = [(b"content-length", str(len(body)).encode()), *(extra or ())]
+    if content_type:
+        headers.append((b"content-type", content_type))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,304 @@
+"""
+T2: what a kept callback means, applied to the payments it speaks of, in one transaction with its message's settling.
+
+A batch of callbacks is translated by its providers' files, heard by the book of payments, and written back. What
+cannot be understood is parked, what comes too early waits, and both are answers, not failures: only a real fault
+(a bug, a full disk) makes the message try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from outbox.message import Message, Promise
+from outbox.queue import Queue
+from service.callbacks.tables import callbacks, waits
+from service.callbacks.take import message_id
+from service.ids import Clock, Ids
+from service.merchants.events import News, rfc3339, tell, wanted_on_request
+from service.merchants.tables import accounts
+from service.payments.book import Account, Book, Heard, Lacks, Moved, Waits, names_of
+from service.payments.facts import Told
+from service.payments.tables import attention
+from service.providers import PROVIDERS
+from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Unmapped
+
+ASK = "ask"
+DEFERRED = "deferred"
+DEFERRED_FOR_MS = 72 * 3_600_000
+"""How long a callback may wait for what it speaks of; then a person is asked to look."""
+
+NO_MERCHANT = ""
+"""What a callback waits for when its account belongs to nobody yet."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What one transaction did, for metrics and logs after its commit."""
+
+    finished: list[tuple[str, str, str, str, str]] = field(default_factory=list)  # id, provider, kind, status, reason
+    moved: list[Moved] = field(default_factory=list)
+    illegal: list[tuple[str, str]] = field(default_factory=list)  # callback id, state+fact
+
+
+_CALLBACKS = select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expanding=True)))
+_ACCOUNTS = select(accounts.c.id, accounts.c.provider, accounts.c.merchant_id, accounts.c.live).where(
+    accounts.c.id.in_(bindparam("wanted", expanding=True))
+)
+_FINISH = (
+    update(callbacks)
+    .where(callbacks.c.id == bindparam("id_"))
+    .values({n: bindparam(n) for n in ("status", "reason", "finished_at_ms", "deferred_until_ms", "payment_id")})
+)
+
+
+class Processor:
+    """Works on batches of kept callbacks. Holds what never changes; every call is one transaction."""
+
+    def __init__(self, queue: Queue, ids: Ids, clock: Clock) -> None:
+        self._queue, self._ids, self._clock = queue, ids, clock
+
+    def process(self, tx: Connection, callback_ids: Sequence[str]) -> Report:
+        """Work on these callbacks, each at most once: one that is not `received` any more is left alone."""
+        now_ms = self._clock()
+        found = tx.execute(_CALLBACKS, {"wanted": list(callback_ids)}).mappings()
+        rows = {row["id"]: dict(row) for row in found}
+        todo = [rows[id_] for id_ in callback_ids if id_ in rows and rows[id_]["status"] == "received"]
+        if not todo:
+            return Report()
+        owners = {
+            row.id: row
+            for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})
+        }
+        meanings = [self._translate(row) for row in todo]
+        book = Book(tx, self._queue, self._ids, now_ms)
+        book.load(name for meaning in meanings for name in _names(meaning))
+        report = Report()
+        finishes: list[dict[str, Any]] = []
+        promises: list[Promise] = []
+        for row, meaning in zip(todo, meanings, strict=True):
+            owner = owners[row["account_id"]]
+            done = self._work_on(tx, book, row, meaning, owner, promises, report, now_ms)
+            finishes.append(done)
+            report.finished.append((row["id"], row["provider"], row["kind"], done["status"], done["reason"] or ""))
+        book.flush()
+        if promises:
+            self._queue.enqueue(tx, promises, now_ms)
+        tx.execute(_FINISH, finishes)
+        revive(tx, self._queue, book.known, now_ms)
+        self._pass_on(tx, todo, finishes, owners, now_ms)
+        report.moved = book.moved
+        return report
+
+    def hear_answer(self, tx: Connection, account_id: str, told: Told, callback_id: str | None) -> Report:
+        """The provider's answer to our question, heard exactly like a callback."""
+        now_ms = self._clock()
+        owner = tx.execute(_ACCOUNTS, {"wanted": [account_id]}).one()
+        report = Report()
+        if owner.merchant_id is None:
+            return report
+        book = Book(tx, self._queue, self._ids, now_ms)
+        account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
+        heard = book.hear(account, told, callback_id)
+        book.flush()
+        if isinstance(heard, Heard):
+            report.illegal += [(callback_id or "", pair) for pair in heard.illegal]
+            if callback_id:
+                tx.execute(
+                    update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=heard.payment_id)
+                )
+        revive(tx, self._queue, book.known, now_ms)
+        report.moved = book.moved
+        return report
+
+    def _translate(self, row: Mapping[str, Any]) -> Meaning:
+        incoming = Incoming(row["method"], (), row["query"], row["body"])
+        return PROVIDERS[row["provider"]].translate(incoming, row["received_at_ms"])
+
+    def _work_on(
+        self,
+        tx: Connection,
+        book: Book,
+        row: Mapping[str, Any],
+        meaning: Meaning,
+        owner: Any,
+        promises: list[Promise],
+        report: Report,
+        now_ms: int,
+    ) -> dict[str, Any]:
+        id_ = row["id"]
+        match meaning:
+            case Ignored(reason):
+                return _finish(id_, "ignored", now_ms, reason)
+            case Unmapped(_):
+                return _finish(id_, "ignored", now_ms, "unknown_type")
+            case Parked(reason):
+                return _finish(id_, "parked", now_ms, reason)
+            case Ask() | Told() if owner.merchant_id is None:
+                return self._defer(tx, row, (NO_MERCHANT,), promises, now_ms)
+            case Told():
+                told: Told | None = meaning
+            case Ask():
+                told = meaning.told
+        payment_id: str | None = None
+        account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
+        if told is not None:
+            heard = book.hear(account, told, id_)
+            match heard:
+                case Waits(references):
+                    return self._defer(tx, row, references, promises, now_ms)
+                case Lacks(reason) if isinstance(meaning, Told):
+                    return _finish(id_, "parked", now_ms, reason)
+                case Lacks():
+                    pass
+                case Heard(payment_id, illegal):
+                    report.illegal += [(id_, pair) for pair in illegal]
+        if isinstance(meaning, Ask):
+            question = msgspec.json.encode({"reference": meaning.reference}).decode()
+            promise = f"{ASK}:{row['account_id']}:{meaning.reference}:{id_}:{row['runs']}"
+            promises.append(Promise(promise, ASK, row["account_id"], id_, question))
+        return _finish(id_, "processed", now_ms, payment_id=payment_id)
+
+    def _defer(
+        self, tx: Connection, row: Mapping[str, Any], references: Sequence[str], promises: list[Promise], now_ms: int
+    ) -> dict[str, Any]:
+        id_, until_ms = row["id"], row["received_at_ms"] + DEFERRED_FOR_MS
+        tx.execute(
+            insert(waits).prefix_with("OR IGNORE", dialect="sqlite"),
+            [{"account_id": row["account_id"], "reference": name, "callback_id": id_} for name in references],
+        )
+        promises.append(Promise(f"{DEFERRED}:{id_}", DEFERRED, row["account_id"], id_, due_at_ms=until_ms))
+        reason = "no_merchant" if NO_MERCHANT in references else "not_known_yet"
+        return _finish(id_, "deferred", now_ms, reason, deferred_until_ms=until_ms)
+
+    def _pass_on(
+        self,
+        tx: Connection,
+        todo: Sequence[Mapping[str, Any]],
+        finishes: Sequence[Mapping[str, Any]],
+        owners: Mapping[str, Any],
+        now_ms: int,
+    ) -> None:
+        """`provider.event` for the merchants that asked for it; told once, when the callback comes to rest."""
+        merchants = {owner.merchant_id for owner in owners.values() if owner.merchant_id}
+        if not merchants:
+            return
+        wanted = wanted_on_request(tx, merchants, "provider.event")
+        if not wanted:
+            return
+        news = [
+            News(
+                owners[row["account_id"]].merchant_id,
+                "provider.event",
+                row["runs"],
+                {"callback": passed_on(row, done)},
+                payment_id=done["payment_id"],
+                callback_id=row["id"],
+            )
+            for row, done in zip(todo, finishes, strict=True)
+            if done["status"] != "deferred" and owners[row["account_id"]].merchant_id in wanted
+        ]
+        tell(tx, self._queue, news, self._ids, now_ms)
+
+    def overdue(self, tx: Connection, messages: Sequence[Message]) -> None:
+        """The 72 hours are over: whoever is still deferred is put before a person."""
+        now_ms = self._clock()
+        still = tx.execute(
+            select(callbacks.c.id, callbacks.c.reason).where(
+                callbacks.c.id.in_([message.subject for message in messages]), callbacks.c.status == "deferred"
+            )
+        )
+        for row in still.all():
+            open_attention(tx, self._ids, row.id, "deferred_too_long", row.reason or "", now_ms)
+
+    def died(self, tx: Connection, messages: Sequence[Message]) -> None:
+        """Their retries are spent: visible as dead, to be run again by a person."""
+        now_ms = self._clock()
+        for message in messages:
+            tx.execute(
+                update(callbacks)
+                .where(callbacks.c.id == message.subject, callbacks.c.status == "received")
+                .values(status="dead", reason="retries_spent", finished_at_ms=now_ms)
+            )
+            open_attention(tx, self._ids, message.subject, "callback_dead", message.topic, now_ms)
+
+
+def open_attention(tx: Connection, ids: Ids, subject: str, reason: str, detail: str, now_ms: int) -> None:
+    """Put something before a person, once."""
+    row = {"id": ids("att"), "subject": subject, "reason": reason, "detail": detail, "opened_at_ms": now_ms}
+    tx.execute(insert(attention).prefix_with("OR IGNORE", dialect="sqlite"), row)
+
+
+def _names(meaning: Meaning) -> tuple[str, ...]:
+    match meaning:
+        case Told():
+            return names_of(meaning)
+        case Ask(_, told) if told is not None:
+            return names_of(told)
+        case _:
+            return ()
+
+
+def _finish(
+    id_: str,
+    status: str,
+    now_ms: int,
+    reason: str | None = None,
+    *,
+    deferred_until_ms: int | None = None,
+    payment_id: str | None = None,
+) -> dict[str, Any]:
+    return {
+        "id_": id_,
+        "status": status,
+        "reason": reason[:200] if reason else None,
+        "finished_at_ms": now_ms,
+        "deferred_until_ms": deferred_until_ms,
+        "payment_id": payment_id,
+    }
+
+
+def passed_on(row: Mapping[str, Any], done: Mapping[str, Any]) -> dict[str, Any]:
+    """A callback as `provider.event` carries it; the body as text, because a receiver may want to parse it strictly."""
+    return {
+        "id": row["id"],
+        "provider": row["provider"],
+        "account": row["account_id"],
+        "type": row["kind"],
+        "status": done["status"],
+        "received_at": rfc3339(row["received_at_ms"]),
+        "body": (row["body"] or row["query"]).decode("utf-8", "replace"),
+    }
+
+
+def revive(tx: Connection, queue: Queue, known: Sequence[tuple[str, str]], now_ms: int) -> int:
+    """
+    Bring back the callbacks that waited for any of these (account, reference) pairs, in this very transaction.
+
+    Called by whatever creates the missing object: a payment, later our own attempt, or the first merchant.
+    """
+    if not known or tx.execute(select(waits.c.callback_id).limit(1)).first() is None:
+        return 0
+    pairs = set(known)
+    found = tx.execute(select(waits).where(waits.c.reference.in_(sorted({name for _, name in pairs})))).all()
+    ids = sorted({row.callback_id for row in found if (row.account_id, row.reference) in pairs})
+    if not ids:
+        return 0
+    tx.execute(delete(waits).where(waits.c.callback_id.in_(ids)))
+    rows = tx.execute(
+        update(callbacks)
+        .where(callbacks.c.id.in_(ids), callbacks.c.status == "deferred")
+        .values(status="received", reason=None, deferred_until_ms=None, runs=callbacks.c.runs + 1)
+        .returning(callbacks.c.id, callbacks.c.account_id, callbacks.c.provider, callbacks.c.runs)
+    ).all()
+    queue.enqueue(
+        tx,
+        [Promise(message_id(r.id, r.runs), PROVIDERS[r.provider].queue, r.account_id, r.id) for r in rows],
+        now_ms,
+    )
+    return len(rows)

@@ -1,0 +1,93 @@
+"""Run again what rests: parked, deferred and dead callbacks, and quarantined ones that verify by now. By a person, with a reason."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, delete, func, select, update
+
+from outbox.message import Promise
+from outbox.queue import Queue
+from service.callbacks import quarantine
+from service.callbacks.intake import NotVerified
+from service.callbacks.tables import callbacks, waits
+from service.callbacks.take import message_id, take
+from service.errors import NotFound, Refusal
+from service.ids import Ids
+from service.merchants.audit import By
+from service.merchants.tables import audit
+from service.providers import PROVIDERS
+
+if TYPE_CHECKING:
+    from service.application import Application
+
+AGAIN_PER_HOUR = 5
+REPLAYED = "callback.replayed"
+_RESTING = ("parked", "deferred", "dead")
+_LISTED = "caisse callbacks list"
+
+
+async def replay(app: Application, id_: str, reason: str, actor: str) -> dict[str, Any]:
+    """
+    Run a callback (`cb_…`) again, or check a quarantined one (`qua_…`) again against the time it came.
+
+    Refuses what is not resting, what still does not verify, and more than five times an hour.
+    """
+    if id_.startswith("qua_"):
+        result = await _recheck(app, id_, reason, actor)
+    else:
+        result = await app.db.write(run_again, app.queue, id_, reason, actor, app.clock(), app.ids)
+    app.nudge()
+    return result
+
+
+def run_again(
+    tx: Connection, queue: Queue, id_: str, reason: str, actor: str, now_ms: int, ids: Ids
+) -> dict[str, Any]:
+    """Back to `received`, with a new message and a fresh budget of retries; the step itself is repeatable."""
+    row = tx.execute(select(callbacks).where(callbacks.c.id == id_)).one_or_none()
+    if row is None:
+        raise NotFound("callback", id_, _LISTED)
+    if row.status not in _RESTING:
+        raise Refusal(
+            "not_resting", f"{id_} is {row.status}; only {', '.join(_RESTING)} callbacks can be run again."
+        )
+    times = tx.execute(
+        select(func.count()).where(
+            audit.c.subject == id_, audit.c.action == REPLAYED, audit.c.at_ms > now_ms - 3_600_000
+        )
+    ).scalar_one()
+    if times >= AGAIN_PER_HOUR:
+        raise Refusal("too_often", f"{id_} was run again {times} times in the last hour; wait, or look into its reason.")
+    By(actor, now_ms, ids).write_down(tx, REPLAYED, id_, reason)
+    tx.execute(delete(waits).where(waits.c.callback_id == id_))
+    tx.execute(
+        update(callbacks)
+        .where(callbacks.c.id == id_)
+        .values(status="received", reason=None, finished_at_ms=None, deferred_until_ms=None, runs=row.runs + 1)
+    )
+    promise = Promise(message_id(id_, row.runs + 1), PROVIDERS[row.provider].queue, row.account_id, id_)
+    queue.enqueue(tx, [promise], now_ms)
+    return {"id": id_, "status": "received", "run": row.runs + 1}
+
+
+async def _recheck(app: Application, id_: str, reason: str, actor: str) -> dict[str, Any]:
+    found = await app.db.read(quarantine.kept, id_)
+    if found is None:
+        raise NotFound("quarantined callback", id_, "caisse callbacks list --status quarantined")
+    account_id, provider, incoming, received_at_ms = found
+    account = app.registry.by_id(provider, account_id)
+    if account is None:
+        raise Refusal("no_account", f"The account {account_id} of {id_} is not configured any more.")
+    # Its signature is as old as it is: what counts is whether it was genuine when it came.
+    arrival = app.intake.check(account, incoming, received_at_ms, received_at_ms)
+    if isinstance(arrival, NotVerified):
+        raise Refusal("not_verified", f"{id_} still does not verify ({arrival.reason}); check the provider's secret.")
+
+    def keep(tx: Connection) -> dict[str, Any]:
+        kept = take(tx, app.queue, arrival)
+        quarantine.forget(tx, id_)
+        By(actor, app.clock(), app.ids).write_down(tx, REPLAYED, id_, reason)
+        return {"id": kept.id, "status": "received", "was": id_, "again": kept.again}
+
+    return await app.db.write(keep)

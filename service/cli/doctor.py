@@ -1,0 +1,42 @@
+"""`caisse doctor`"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from service.cli import show
+from service.cli.run import run, settings
+
+_MARKS = {"ok": "ok", "warn": "look", "fail": "WRONG"}
+
+
+@click.command()
+@click.option("--network", is_flag=True, help="Also reach the providers' addresses and compare the clock.")
+@click.option(
+    "--settings", "list_settings", is_flag=True, help="Only list every setting, its value and where it is from."
+)
+@show.as_json
+def doctor(network: bool, list_settings: bool, json_: bool) -> None:
+    """Look at settings, secrets, database, disk and queue; print what to paste at each provider.
+
+    Never prints a key. An eBilling address holds a secret token: it is the address itself. Exit status 1 when something
+    is wrong.
+    """
+    if list_settings:
+        show.rows(settings().shown(), json_, ("name", "value", "from", "meaning"), "")
+        return
+    found = run("doctor", network=network)
+    failed = any(check["state"] == "fail" for check in found["checks"])
+    if json_:
+        show.dump({**found, "ok": not failed})
+    else:
+        shown = [{**check, "state": _MARKS[check["state"]]} for check in found["checks"]]
+        show.rows(shown, False, ("state", "check", "sentence"), "")
+        for entry in found["addresses"]:
+            click.echo(f"\n{entry['provider']}: paste {entry['address']}")
+            if entry["paste"]:
+                click.echo(f"  {entry['paste']}")
+    if failed:
+        sys.exit(1)

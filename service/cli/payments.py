@@ -1,0 +1,46 @@
+"""`caisse payments …`"""
+
+from __future__ import annotations
+
+import click
+
+from service.cli import show
+from service.cli.run import run
+
+
+@click.group()
+def payments() -> None:
+    """Payments."""
+
+
+@payments.command("list")
+@click.option("--status")
+@click.option("--provider")
+@click.option("--merchant")
+@click.option("--reference", help="The merchant's reference, or the provider's.")
+@show.limited
+@show.as_json
+def list_(
+    status: str | None, provider: str | None, merchant: str | None, reference: str | None, limit: int, json_: bool
+) -> None:
+    """Payments, the newest first. Amounts are in minor units."""
+    found = run("payments.list", status=status, provider=provider, merchant=merchant, reference=reference, limit=limit)
+    columns = ("id", "status", "exceptions", "amount_minor", "currency", "provider", "provider_reference", "reference",
+               "created_at")  # fmt: skip
+    show.rows(found, json_, columns, "No such payment.")
+
+
+@payments.command("show")
+@click.argument("payment")
+@show.as_json
+def show_(payment: str, json_: bool) -> None:
+    """One payment, and what happened in order of time."""
+    found = run("payments.show", payment=payment)
+    show.fields(found, json_, ("attempts", "facts", "timeline", "attention"))
+    if json_:
+        return
+    click.echo()
+    show.rows(found["attempts"], False, ("id", "state", "amount_minor", "currency", "provider", "account_id"), "")
+    click.echo()
+    for moment in found["timeline"]:
+        click.echo(f"{moment['at']}  {moment['what']:<10} {show.printable(moment['text'])}")

@@ -1,0 +1,21 @@
+"""`caisse serve`"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+from service.cli.run import settings
+
+
+@click.command()
+def serve() -> None:
+    """Run the service until Ctrl-C or SIGTERM. Logs go to standard error; exit status 70: the storage failed."""
+    from service import logs
+    from service.application import serve as serve_until_stopped
+
+    read = settings()
+    logs.configure(read.log_level, human=None if read.mode == "development" else False)
+    sys.exit(asyncio.run(serve_until_stopped(read)))

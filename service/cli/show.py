@@ -1,0 +1,90 @@
+"""Showing answers: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+WIDTH_WITHOUT_TERMINAL = 200
+_STYLES = {
+    "succeeded": "green", "processed": "green", "enabled": "green", "active": "green", "ok": "green",
+    "failed": "red", "dead": "red", "fail": "red", "quarantined": "red", "missing": "red",
+    "parked": "yellow", "deferred": "yellow", "held": "yellow", "warn": "yellow", "disabled": "yellow",
+}  # fmt: skip
+
+
+def as_json(command: F) -> F:
+    """The option `--json`."""
+    return click.option("--json", "json_", is_flag=True, help="Print JSON.")(command)
+
+
+def limited(command: F) -> F:
+    """The option `--limit`."""
+    return click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True, help="At most so many.")(
+        command
+    )
+
+
+def dump(answer: Any) -> None:
+    """JSON on stdout."""
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def rows(answer: Sequence[Mapping[str, Any]], json_: bool, columns: Iterable[str], nothing: str) -> None:
+    """A list: a table of these columns, or the sentence when there is nothing."""
+    if json_:
+        dump(answer)
+        return
+    if not answer:
+        click.echo(nothing)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.removesuffix("_at").replace("_", " "), overflow="fold")
+    for row in answer:
+        table.add_row(*(Text(word(row.get(column)), style=_STYLES.get(str(row.get(column)), "")) for column in columns))
+    _console().print(table)
+
+
+def fields(answer: Mapping[str, Any], json_: bool, leave_out: Sequence[str] = ()) -> None:
+    """One thing: its fields, one a line; lists and bodies are left to the caller."""
+    if json_:
+        dump(answer)
+        return
+    shown = {name: value for name, value in answer.items() if name not in leave_out}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        click.echo(f"{name.replace('_', ' '):<{width}}  {word(value)}")
+
+
+def word(value: Any) -> str:
+    """A value in a table; control characters are shown, because what a provider sent must not drive a terminal."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(printable(item) for item in value) or "–"
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=True)
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text that only prints."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    console = Console(highlight=False, emoji=False)
+    return console if console.is_terminal else Console(highlight=False, emoji=False, width=WIDTH_WITHOUT_TERMINAL)

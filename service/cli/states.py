@@ -1,0 +1,34 @@
+"""`caisse states`"""
+
+from __future__ import annotations
+
+import click
+
+from service.cli import show
+
+
+@click.command()
+@click.option("--mermaid", is_flag=True, help="As Mermaid diagrams, for the documentation.")
+@click.option("--machine", help="Only this one.")
+@show.as_json
+def states(mermaid: bool, machine: str | None, json_: bool) -> None:
+    """The machines: every state, what happens, and where it leads."""
+    from service.payments.states import MACHINES
+    from service.payments.states import mermaid as drawn
+
+    if machine is not None and machine not in MACHINES:
+        raise click.BadParameter(f"there are {', '.join(MACHINES)}", param_hint="--machine")
+    chosen = {name: rows for name, rows in MACHINES.items() if machine in (None, name)}
+    if mermaid:
+        if json_:
+            show.dump({name: drawn(rows) for name, rows in chosen.items()})
+        else:
+            click.echo("\n\n".join(f"%% {name}\n{drawn(rows)}" for name, rows in chosen.items()))
+        return
+    spread = [
+        {"machine": name, "from": str(state), "what": str(row.what), "to": str(row.to or state), "note": row.note}
+        for name, rows in chosen.items()
+        for row in rows
+        for state in row.states
+    ]
+    show.rows(spread, json_, ("machine", "from", "what", "to", "note"), "")

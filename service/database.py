@@ -1,0 +1,292 @@
+"""
+The one door to the database: `write` through the one writer, `read` beside it.
+
+This is the only place that knows SQLite from PostgreSQL, which is not built yet. Works and queries are plain functions
+over a SQLAlchemy Core connection, so they cannot await, and no network call can sit inside a transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from service.sqlite import (
+    Busy,
+    Health,
+    Limits,
+    Piece,
+    ReadTimeout,
+    Stats,
+    StorageError,
+    StorageFailed,
+    StorageFull,
+    UnknownOutcome,
+    WorkTimeout,
+    Writer,
+    code_of,
+    trouble_of,
+)
+
+__all__ = [
+    "Busy",
+    "Database",
+    "Health",
+    "Limits",
+    "ReadTimeout",
+    "Stats",
+    "StorageError",
+    "StorageFailed",
+    "StorageFull",
+    "UnknownOutcome",
+    "UnsupportedDatabase",
+    "WorkTimeout",
+    "path_of",
+]
+
+T = TypeVar("T")
+Lane = Literal["background", "intake"]
+
+
+class UnsupportedDatabase(ValueError):
+    """The database URL is not one that this version can open."""
+
+
+def path_of(url: str) -> Path:
+    """The file behind a database URL, absolute and without symbolic links. Raises UnsupportedDatabase."""
+    if url.startswith(("postgresql:", "postgresql+", "postgres:")):
+        raise UnsupportedDatabase("PostgreSQL is not supported yet: use sqlite:///path/to/caisse.db.")
+    scheme, found, path = url.partition("sqlite:///")
+    if scheme or not found or path in ("", ":memory:") or "?" in path or path.startswith("file:"):
+        # The URL is not repeated: it may carry a password.
+        raise UnsupportedDatabase("The database URL must be sqlite:/// and the path of a file, without options.")
+    return Path(path).resolve()
+
+
+@dataclass
+class _Deadline:
+    """When a read is to end. Setting it to 0 interrupts the query that is running."""
+
+    ends_s: float = 0.0
+
+    def passed(self) -> bool:
+        return monotonic() > self.ends_s
+
+
+class Database:
+    """One open database. Made by `open`; all methods belong to an event loop, the attributes to anybody."""
+
+    def __init__(self, writer: Writer, readers: AsyncEngine, path: Path, limits: Limits) -> None:
+        self.path = path
+        self._writer = writer
+        self._readers = readers
+        self._limits = limits
+        self._seats = asyncio.Semaphore(limits.readers)
+        self._reading: dict[asyncio.Task[Any], _Deadline] = {}
+        self._closing = False
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        on_storage_failure: Callable[[str], object],
+        limits: Limits | None = None,
+        connect: type[sqlite3.Connection] = sqlite3.Connection,
+    ) -> Database:
+        """
+        Open (and create, mode 0600) the database file of a `sqlite:///path` URL.
+
+        `on_storage_failure(reason)` is called at most once, when the storage fails for good: an I/O error that is not a
+        full disk, a corrupt page. It is called on whichever thread met the failure, must not block, and should end the
+        process. `connect` is for tests: the class of the writing connection, so that faults can be put under it.
+        Whoever opens a database must `close` it: the writer thread keeps the process alive.
+
+        Raises UnsupportedDatabase for any other URL, StorageError when the file cannot be opened as it must be.
+        """
+        path = path_of(url)
+        limits = limits or Limits()
+        try:
+            _create(path)
+        except OSError as error:
+            raise StorageError(f"The database {path} cannot be created: {error.strerror}.") from error
+        writer = Writer(path, on_storage_failure, limits, connect)
+        await writer.start()
+        return cls(writer, _open_readers(path, limits), path, limits)
+
+    async def write(self, work: Callable[..., T], *args: Any, lane: Lane = "background") -> T:
+        """
+        Run `work(tx, *args)` inside the writer's next transaction and return what it returned, after the commit.
+
+        `work` is a plain function. It may run more than once, so it must be repeatable and touch nothing but `tx`; it
+        never commits, rolls back or opens another connection; it should stay under 10 ms, and is interrupted after
+        60 s inside SQLite. What it raises comes out here, with nothing of it kept. Lane "intake" goes first; within a
+        lane the order is kept. Cancelling the caller abandons the waiting, not the work.
+
+        Raises Busy, StorageFull, StorageFailed and WorkTimeout (nothing was kept), UnknownOutcome (it may have been).
+        """
+        _refuse_coroutines(work)
+        piece = Piece(work, args, self._limits.work_ms / 1000)
+        self._writer.submit(piece, lane)
+        result: T = await piece.future
+        return result
+
+    async def read(self, query: Callable[..., T], *args: Any, deadline_ms: int = 5000) -> T:
+        """
+        Run `query(tx, *args)` on a connection that cannot write, in one snapshot that holds all that was committed
+        before the call, and return what it returned (values, not a cursor: the connection is gone by then).
+
+        Raises ReadTimeout `deadline_ms` after the call, waiting for a connection included; the query itself is
+        interrupted, as it is when the caller is cancelled. Raises Busy when the database is closing.
+        """
+        _refuse_coroutines(query)
+        if self._closing:
+            raise Busy("The database is closing; nothing was done.")
+        deadline = _Deadline(monotonic() + deadline_ms / 1000)
+        # A task of its own, so that a cancelled caller leaves the connection to be put back in order.
+        task = asyncio.create_task(self._read(deadline, query, args))
+        self._reading[task] = deadline
+        task.add_done_callback(self._reading.pop)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            deadline.ends_s = 0.0
+            raise
+
+    async def _read(self, deadline: _Deadline, query: Callable[..., T], args: tuple[Any, ...]) -> T:
+        try:
+            async with asyncio.timeout(deadline.ends_s - monotonic()):
+                await self._seats.acquire()
+        except TimeoutError:
+            raise ReadTimeout from None
+        try:
+            async with self._readers.connect() as connection:
+                (await connection.get_raw_connection()).info["deadline"][0] = deadline
+                return await connection.run_sync(query, *args)
+        except Exception as error:
+            if code_of(error) == sqlite3.SQLITE_READONLY:
+                raise  # Not the file: `query_only` says so when a query tries to write.
+            match trouble_of(error, self.path, self._limits):
+                case "interrupted":
+                    raise ReadTimeout from error
+                case "full":  # A reader needs room too, for the index of the WAL.
+                    self._writer.unwritable(error)
+                    raise StorageFull from error
+                case "broken":
+                    self._writer.fail(error)
+                    raise StorageFailed from error
+                case None:
+                    raise
+        finally:
+            self._seats.release()
+
+    async def rebuild(self, work: Callable[..., T], *args: Any) -> T:
+        """
+        Like `write`, for migrations: alone, with foreign keys off and no limit of time.
+
+        Afterwards, in the same transaction, every foreign key and the whole file are checked; a failed check raises
+        StorageError and rolls back. It takes a full read of the database and holds up all writers meanwhile.
+        """
+        _refuse_coroutines(work)
+        piece = Piece(_checked, (work, *args), float("inf"))
+        self._writer.submit(piece, "rebuild")
+        result: T = await piece.future
+        return result
+
+    async def close(self) -> None:
+        """
+        Refuse new work, answer what waits, end the readers (interrupted after 1 s), then the writer, which leaves an
+        empty WAL. May be called twice, and from another loop than `open`.
+        """
+        self._closing = True
+        self._writer.refuse_new_work()
+        if reading := list(self._reading):
+            await asyncio.wait(reading, timeout=self._limits.close_read_ms / 1000)
+            for deadline in self._reading.values():
+                deadline.ends_s = 0.0
+            await asyncio.wait(reading)
+        await self._readers.dispose()
+        await self._writer.leave()
+
+    @property
+    def health(self) -> Health:
+        """Whether writes can be kept; never blocks."""
+        return self._writer.health
+
+    @property
+    def stats(self) -> Stats:
+        """A copy of the counters; never blocks."""
+        return self._writer.stats
+
+
+def _refuse_coroutines(work: Callable[..., object]) -> None:
+    if inspect.iscoroutinefunction(work):
+        raise TypeError("A work or query is a plain function, not a coroutine function: it cannot await.")
+
+
+def _create(path: Path) -> None:
+    """Make the empty file, private and with its name on the disk, unless it is there."""
+    try:
+        # Only when it is missing: closing a second descriptor of an open database would drop SQLite's locks on it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _checked(tx: Connection, work: Callable[..., T], *args: Any) -> T:
+    result = work(tx, *args)
+    orphans = tx.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if orphans:
+        tables = ", ".join(sorted({row[0] for row in orphans}))
+        raise StorageError(f"The change would leave rows without their parents in {tables}; nothing was changed.")
+    found = tx.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+    if found != "ok":
+        raise StorageError(f"The database did not pass its check ({found}); nothing was changed.")
+    return result
+
+
+def _open_readers(path: Path, limits: Limits) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=str(path)),
+        connect_args={"isolation_level": None},
+        pool_size=limits.readers,
+        max_overflow=0,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def prepare(connection: Any, record: Any) -> None:
+        # A reader that wrote or made a checkpoint would be the second connection of the WAL-reset bug.
+        for pragma in ("query_only=1", "wal_autocheckpoint=0", "temp_store=2", f"busy_timeout={limits.busy_ms}"):
+            connection.execute(f"PRAGMA {pragma}").close()
+        slot: list[_Deadline | None] = [None]
+        record.info["deadline"] = slot
+        connection.run_async(
+            lambda driver: driver.set_progress_handler(lambda: slot[0] is not None and slot[0].passed(), 10_000)
+        )
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN")  # else every statement of a query would see its own snapshot
+
+    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    def check(connection: Connection, *_: object) -> None:
+        # A query of many short statements never runs into the progress handler.
+        deadline = connection.info["deadline"][0]
+        if deadline is not None and deadline.passed():
+            raise ReadTimeout
+
+    return engine

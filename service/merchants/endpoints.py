@@ -1,0 +1,224 @@
+"""
+Endpoints: where a merchant wants events, which ones, how often they are tried, and the secrets that sign them.
+
+Rotating a secret leaves the old one live for an overlap. Both sign the Standard Webhooks header; the plain header has
+room for one, and carries the oldest live secret until the overlap is over, so that no receiver is surprised.
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import secrets as random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, update
+
+from outbox.policy import DELAY_MS_MAX, RETRIES_MAX
+from outbox.policy import schedule as delays_of
+from service.errors import NotFound, Refusal
+from service.merchants.audit import By
+from service.merchants.events import CATALOGUE
+from service.merchants.tables import endpoint_secrets, endpoints, merchants
+from service.seal import Seal, bound_to
+
+SECRET_BYTES = 32
+OVERLAP_MS = 24 * 3_600_000
+OVERLAP_MS_MAX = 30 * 24 * 3_600_000
+ENDPOINTS_MAX = 50
+LIVE_SECRETS_MAX = 5
+URL_CHARACTERS_MAX = 2_000
+ALL = "*"
+
+Hold = Callable[[Connection, str], int]
+"""`hold(tx, endpoint_id)`: keep aside what is owed to an endpoint; returns how many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """The live secrets of an endpoint, newest first, and the one that makes the plain header."""
+
+    live: tuple[str, ...] = field(repr=False)
+    plain: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """An endpoint with its secret, this once (`rotate` shows the next one)."""
+
+    id: str
+    url: str
+    secret: str = field(repr=False)
+
+
+def add(
+    tx: Connection,
+    merchant_id: str,
+    url: str,
+    by: By,
+    seal: Seal,
+    events: str = ALL,
+    schedule: str = "standard",
+) -> NewEndpoint:
+    """Add an endpoint; what is told from the commit on is promised to it."""
+    if tx.execute(select(merchants.c.id).where(merchants.c.id == merchant_id)).scalar() is None:
+        raise NotFound("merchant", merchant_id, "caisse merchant list")
+    wanted = [_url(url), _filter(events), _schedule(schedule)]
+    held = tx.execute(select(endpoints.c.id, endpoints.c.url).where(endpoints.c.merchant_id == merchant_id)).all()
+    if len(held) >= ENDPOINTS_MAX:
+        raise Refusal("too_many_endpoints", f"A merchant has at most {ENDPOINTS_MAX} endpoints.")
+    endpoint_id = by.ids("ep")
+    tx.execute(
+        insert(endpoints).values(
+            id=endpoint_id,
+            merchant_id=merchant_id,
+            url=wanted[0],
+            events=wanted[1],
+            schedule=wanted[2],
+            status="enabled",
+            created_at_ms=by.now_ms,
+        )
+    )
+    secret = _add_secret(tx, endpoint_id, by, seal)
+    by.write_down(tx, "endpoint.added", endpoint_id, urlsplit(url).hostname or "")
+    return NewEndpoint(endpoint_id, url, secret)
+
+
+def listed(tx: Connection, merchant_id: str | None = None) -> list[dict[str, Any]]:
+    """Endpoints without their secrets."""
+    query = select(endpoints).order_by(endpoints.c.id)
+    if merchant_id:
+        query = query.where(endpoints.c.merchant_id == merchant_id)
+    return [dict(row._mapping) for row in tx.execute(query)]
+
+
+def one(tx: Connection, endpoint_id: str) -> dict[str, Any]:
+    """One endpoint without its secrets; NotFound says how to list them."""
+    row = tx.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).one_or_none()
+    if row is None:
+        raise NotFound("endpoint", endpoint_id, "caisse endpoint list")
+    return dict(row._mapping)
+
+
+def disable(tx: Connection, endpoint_id: str, reason: str, by: By, hold: Hold) -> int:
+    """Send nothing more there; what is owed is kept aside, nothing is dropped. Returns how many are held."""
+    if one(tx, endpoint_id)["status"] == "enabled":
+        tx.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint_id)
+            .values(status="disabled", disabled_reason=reason[:200] or "by hand")
+        )
+        by.write_down(tx, "endpoint.disabled", endpoint_id, reason)
+    return hold(tx, endpoint_id)
+
+
+def enable(tx: Connection, endpoint_id: str, by: By, release: Hold | None) -> int:
+    """Send there again. `release` lets go of what was kept aside; None leaves it held. Returns how many go now."""
+    if one(tx, endpoint_id)["status"] == "disabled":
+        tx.execute(
+            update(endpoints).where(endpoints.c.id == endpoint_id).values(status="enabled", disabled_reason=None)
+        )
+        by.write_down(tx, "endpoint.enabled", endpoint_id)
+    return release(tx, endpoint_id) if release else 0
+
+
+def rotate(tx: Connection, endpoint_id: str, by: By, seal: Seal, overlap_ms: int = OVERLAP_MS) -> str:
+    """A new secret; the old ones stay live for `overlap_ms`, never longer than they had. 0: they leaked, end now."""
+    one(tx, endpoint_id)
+    if not 0 <= overlap_ms <= OVERLAP_MS_MAX:
+        raise Refusal("bad_overlap", "The overlap is between 0 and 30 days.")
+    of = endpoint_secrets.c.endpoint_id == endpoint_id
+    ends = endpoint_secrets.c.expires_at_ms
+    ends_at_ms = by.now_ms + overlap_ms
+    tx.execute(
+        update(endpoint_secrets).where(of, or_(ends.is_(None), ends > ends_at_ms)).values(expires_at_ms=ends_at_ms)
+    )
+    tx.execute(delete(endpoint_secrets).where(of, ends <= by.now_ms))
+    if len(tx.execute(select(endpoint_secrets.c.id).where(of)).all()) >= LIVE_SECRETS_MAX:
+        raise Refusal(
+            "too_many_secrets",
+            f"{LIVE_SECRETS_MAX} secrets are live already; wait, or end them with --overlap-hours 0.",
+        )
+    secret = _add_secret(tx, endpoint_id, by, seal)
+    by.write_down(tx, "endpoint.secret_rotated", endpoint_id)
+    return secret
+
+
+_LIVE = (
+    select(endpoint_secrets)
+    .where(
+        endpoint_secrets.c.endpoint_id.in_(bindparam("endpoints", expanding=True)),
+        or_(endpoint_secrets.c.expires_at_ms.is_(None), endpoint_secrets.c.expires_at_ms > bindparam("now_ms")),
+    )
+    .order_by(endpoint_secrets.c.created_at_ms.desc(), endpoint_secrets.c.id.desc())
+)
+
+
+def live_secrets(tx: Connection, endpoint_ids: Sequence[str], seal: Seal, now_ms: int) -> dict[str, Secrets]:
+    """The secrets that sign now, for several endpoints at once; one that cannot be opened raises SealError."""
+    live: dict[str, list[str]] = {}
+    for row in tx.execute(_LIVE, {"endpoints": list(endpoint_ids), "now_ms": now_ms}):
+        live.setdefault(row.endpoint_id, []).append(seal.open(row.secret, _bound(row.id)))
+    return {endpoint_id: Secrets(tuple(values), values[-1]) for endpoint_id, values in live.items()}
+
+
+def delays_ms(schedule: str) -> tuple[int, ...]:
+    """The delays that an endpoint's schedule means."""
+    return delays_of(schedule if not schedule[:1].isdigit() else [int(item) * 1000 for item in schedule.split(",")])
+
+
+def _add_secret(tx: Connection, endpoint_id: str, by: By, seal: Seal) -> str:
+    secret = "whsec_" + base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()
+    row_id = by.ids("sec")
+    tx.execute(
+        insert(endpoint_secrets).values(
+            id=row_id, endpoint_id=endpoint_id, secret=seal.seal(secret, _bound(row_id)), created_at_ms=by.now_ms
+        )
+    )
+    return secret
+
+
+def _bound(row_id: str) -> str:
+    return bound_to("endpoint_secrets", row_id, "secret")
+
+
+def _url(url: str) -> str:
+    """The shape alone; the guard decides about the address, here and again at every connect."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fine = False
+    if not fine or len(url) > URL_CHARACTERS_MAX or not url.isascii() or any(ord(c) < 33 for c in url):
+        raise Refusal("bad_url", "The address must look like https://shop.example/webhooks.")
+    if "@" in urlsplit(url).netloc:
+        raise Refusal("bad_url", "The address must not hold a user name or password.")
+    if urlsplit(url).fragment:
+        raise Refusal("bad_url", "The address must not hold a fragment (#…).")
+    return url
+
+
+def _filter(events: str) -> str:
+    wanted = list(dict.fromkeys(item.strip() for item in events.split(",") if item.strip())) or [ALL]
+    for item in wanted:
+        if item != ALL and item not in CATALOGUE:
+            near = difflib.get_close_matches(item, CATALOGUE, n=1)
+            hint = f"did you mean {near[0]}" if near else f"there are {', '.join(CATALOGUE)}"
+            raise Refusal("unknown_event_type", f"There is no event type {item[:60]!r}; {hint}.")
+    return ",".join(wanted)
+
+
+def _schedule(schedule: str) -> str:
+    text = schedule.replace(" ", "")
+    try:
+        delays_ms(text)
+    except ValueError:
+        raise Refusal(
+            "bad_schedule",
+            f"The schedule is `standard`, `short`, or at most {RETRIES_MAX} delays in seconds such as 5,60,300, "
+            f"each up to {DELAY_MS_MAX // 1000}.",
+        ) from None
+    return text

@@ -1,0 +1,126 @@
+"""
+What merchants are told: the catalogue of types, the one shape of an event, and telling it to the endpoints.
+
+An event is a row and, for every endpoint that wants it, a message in the outbox, all in the transaction that
+changed what it speaks of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, bindparam, insert, select
+
+from outbox.message import Promise
+from outbox.queue import Queue
+from service.ids import Ids
+from service.merchants.tables import endpoints, events
+
+CATALOGUE: Mapping[str, str] = {
+    "payment.pending": "The payment has begun and is not final.",
+    "payment.requires_action": "The payer has to do something: enter a code, approve on the phone, follow a redirect.",
+    "payment.succeeded": "The money asked for has come, in full and on time. Deliver.",
+    "payment.failed": "No attempt can still succeed.",
+    "payment.canceled": "The payment was cancelled at the provider.",
+    "payment.expired": "The payment ran out of time at the provider.",
+    "payment.refunded": "All of the money went back to the payer.",
+    "payment.partially_refunded": "Some of the money went back; told again for each further part.",
+    "payment.disputed": "A dispute or reversal began or ended; `exceptions` says whether it still stands.",
+    "payment.attention": "A person has to look: `exceptions` says why (wrong amount, late, duplicate). Do not deliver.",
+    "provider.event": "A provider's verified callback, passed on as it came. Only on request.",
+    "endpoint.test": "Sent by hand to try an endpoint.",
+}
+
+ON_REQUEST = frozenset({"provider.event"})
+"""Types that the filter `*` leaves out: an endpoint has to name them."""
+
+WEBHOOK = "webhook"
+
+
+def rfc3339(at_ms: int | None) -> str | None:
+    """Milliseconds UTC as RFC 3339 with milliseconds and Z."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """One thing to tell one merchant. `data` goes into the event as it is."""
+
+    merchant_id: str
+    type: str
+    sequence: int
+    data: Mapping[str, Any]
+    payment_id: str | None = None
+    callback_id: str | None = None
+
+
+def wants(filter_: str, type_: str) -> bool:
+    """Whether an endpoint's filter (comma-separated types, or `*`) lets this type through."""
+    return type_ in filter_.split(",") or ("*" in filter_.split(",") and type_ not in ON_REQUEST)
+
+
+def delivery_id(event_id: str, endpoint_id: str, number: int = 0) -> str:
+    """The outbox message that promises an event to an endpoint; `number` > 0 for one sent again by hand."""
+    return f"{WEBHOOK}:{event_id}:{endpoint_id}:{number}"
+
+
+_ENDPOINTS = select(
+    endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events, endpoints.c.status
+).where(endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True)))
+
+
+def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: int) -> list[str]:
+    """Write events and promise them to every endpoint that wants them; a disabled endpoint's are held. Returns ids."""
+    if not news:
+        return []
+    listening: dict[str, list[tuple[str, str, str]]] = {}
+    merchants = sorted({item.merchant_id for item in news})
+    for row in tx.execute(_ENDPOINTS, {"merchants": merchants}):
+        listening.setdefault(row.merchant_id, []).append((row.id, row.events, row.status))
+    rows = [_row(item, ids("evt"), now_ms) for item in news]
+    tx.execute(insert(events), rows)
+    promises: list[Promise] = []
+    disabled: set[str] = set()
+    for item, row_ in zip(news, rows, strict=True):
+        for endpoint_id, filter_, status in listening.get(item.merchant_id, ()):
+            if wants(filter_, item.type):
+                promises.append(Promise(delivery_id(row_["id"], endpoint_id), WEBHOOK, endpoint_id, row_["id"]))
+                if status != "enabled":
+                    disabled.add(endpoint_id)
+    if promises:
+        queue.enqueue(tx, promises, now_ms)
+    for endpoint_id in disabled:
+        queue.hold(tx, WEBHOOK, endpoint_id)
+    return [row_["id"] for row_ in rows]
+
+
+def _row(item: News, id_: str, now_ms: int) -> dict[str, Any]:
+    body = {
+        "id": id_,
+        "type": item.type,
+        "created_at": rfc3339(now_ms),
+        "sequence": item.sequence,
+        "data": item.data,
+    }
+    return {
+        "id": id_,
+        "merchant_id": item.merchant_id,
+        "type": item.type,
+        "payment_id": item.payment_id,
+        "callback_id": item.callback_id,
+        "sequence": item.sequence,
+        "body": msgspec.json.encode(body),
+        "created_at_ms": now_ms,
+    }
+
+
+def wanted_on_request(tx: Connection, merchants: Iterable[str], type_: str) -> set[str]:
+    """The merchants that have an endpoint which asked for a type by name."""
+    rows = tx.execute(_ENDPOINTS, {"merchants": sorted(merchants)})
+    return {row.merchant_id for row in rows if type_ in row.events.split(",")}

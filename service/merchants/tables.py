@@ -1,0 +1,119 @@
+"""Merchants, their accounts at providers, their keys and endpoints, the events told to them, and the audit trail."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+    text,
+)
+
+from service.schema import identifier, metadata, milliseconds
+
+merchants = Table(
+    "merchants",
+    metadata,
+    identifier(),
+    Column("name", Text, nullable=False),
+    Column("status", Text, nullable=False),  # active | disabled
+    milliseconds("created_at_ms"),
+    CheckConstraint("status IN ('active', 'disabled')", name="status_known"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    identifier(),  # acc_<provider> for the default account, acc_<ulid> for stored ones
+    Column("merchant_id", Text, ForeignKey("merchants.id")),  # NULL: no merchant exists yet
+    Column("provider", Text, nullable=False),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("live", Boolean, nullable=False),
+    Column("origin", Text, nullable=False),  # settings | stored
+    Column("status", Text, nullable=False, server_default="active"),
+    Column("base_url", Text),
+    Column("credentials", LargeBinary),  # sealed (AES-GCM bound to this row); NULL when they come from the settings
+    milliseconds("created_at_ms"),
+    CheckConstraint("status IN ('active', 'disabled')", name="status_known"),
+    CheckConstraint("origin IN ('settings', 'stored')", name="origin_known"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    identifier(),
+    Column("merchant_id", Text, ForeignKey("merchants.id"), nullable=False, index=True),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("hash", LargeBinary, nullable=False, unique=True),  # SHA-256 of a key with 256 random bits
+    Column("hint", Text, nullable=False),  # the last four characters, to tell keys apart
+    Column("scopes", Text, nullable=False),  # comma-separated
+    milliseconds("created_at_ms"),
+    milliseconds("revoked_at_ms", nullable=True),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    identifier(),
+    Column("merchant_id", Text, ForeignKey("merchants.id"), nullable=False, index=True),
+    Column("url", Text, nullable=False),
+    Column("events", Text, nullable=False, server_default="*"),  # comma-separated types, or * for all but provider.event
+    Column("status", Text, nullable=False),  # enabled | disabled
+    Column("disabled_reason", Text),
+    Column("schedule", Text, nullable=False, server_default="standard"),  # standard | short | seconds, comma-separated
+    milliseconds("created_at_ms"),
+    CheckConstraint("status IN ('enabled', 'disabled')", name="status_known"),
+)
+
+endpoint_secrets = Table(
+    "endpoint_secrets",
+    metadata,
+    identifier(),
+    Column("endpoint_id", Text, ForeignKey("endpoints.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("secret", LargeBinary, nullable=False),  # sealed, bound to this row
+    milliseconds("created_at_ms"),
+    milliseconds("expires_at_ms", nullable=True),  # set when a newer one has taken over
+)
+
+events = Table(
+    "events",
+    metadata,
+    # Given inside the committing transaction by the only writer, so its order is the order of commits.
+    Column("position", Integer, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("merchant_id", Text, ForeignKey("merchants.id"), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("payment_id", Text),
+    Column("callback_id", Text),
+    Column("sequence", Integer, nullable=False),
+    Column("body", LargeBinary, nullable=False),  # the exact bytes that are signed and sent
+    milliseconds("created_at_ms"),
+    Index("ix_events_payment_id", "payment_id", sqlite_where=text("payment_id IS NOT NULL")),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    identifier(),
+    milliseconds("at_ms"),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Index("ix_audit_subject", "subject", "at_ms"),
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("name", Text, primary_key=True),  # id | canary (a sealed word that proves the master keys are the right ones)
+    Column("value", LargeBinary, nullable=False),
+)
+

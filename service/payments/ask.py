@@ -1,0 +1,146 @@
+"""
+Asking a provider about a payment, as an act of the outbox: one request, its answer heard in the transaction that
+settles the message. What was not answered is asked again on schedule; nothing is ever concluded from silence.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+from sqlalchemy import Connection, select
+
+from outbox.message import Done, Drop, Message, Outcome, Retry, Trial
+from service.callbacks.process import Processor, Report, open_attention
+from service.ids import Clock, Ids
+from service.merchants.accounts import Registry
+from service.payments.facts import Told
+from service.payments.tables import aliases, attempts, payments
+from service.providers import PROVIDERS
+from service.providers.base import Asked, NotFinal, NotKnown, Request, Unclear
+
+ANSWER_BYTES_MAX = 256 * 1024
+
+SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
+DELAYS_MS = (10 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR)
+LIMIT_MS = 15 * SECOND
+LEASE_MS = 30 * SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What our books say about the payment that a question is about."""
+
+    reference: str | None
+    amount_minor: int | None
+    currency: str | None
+
+
+class Asker:
+    """The handler of the topic `ask`: `load` inside the claim, then the act itself."""
+
+    def __init__(
+        self,
+        registry: Callable[[], Registry],
+        processor: Processor,
+        client: httpx.AsyncClient,
+        ids: Ids,
+        clock: Clock,
+        reported: Callable[[str, str, Report], None],
+    ) -> None:
+        self._registry, self._processor, self._client = registry, processor, client
+        self._ids, self._clock, self._reported = ids, clock, reported
+
+    def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
+        """What we hold of each payment, so that the answer can be compared with it."""
+        wanted = {message.id: msgspec.json.decode(message.payload)["reference"] for message in messages}
+        rows = tx.execute(
+            select(aliases.c.account_id, aliases.c.reference, payments.c.reference, payments.c.origin,
+                   attempts.c.amount_minor, attempts.c.currency)
+            .join(attempts, attempts.c.id == aliases.c.attempt_id)
+            .join(payments, payments.c.id == attempts.c.payment_id)
+            .where(aliases.c.reference.in_(sorted(set(wanted.values()))))
+        ).all()  # fmt: skip
+        found = {(row[0], row[1]): row for row in rows}
+        loaded: dict[str, Held] = {}
+        for message in messages:
+            row = found.get((message.destination, wanted[message.id]))
+            # What an adopted payment asked for is only what a hint claimed: the answer may correct it.
+            known = row is not None and row[3] == "caisse"
+            loaded[message.id] = Held(
+                row[2] if row and known else None, row[4] if row and known else None, row[5] if row and known else None
+            )
+        return loaded
+
+    async def act(self, message: Message, held: Any) -> Outcome:
+        """Ask once. The outcome says what to do with the message; `then` hears the answer in the settling commit."""
+        reference = msgspec.json.decode(message.payload)["reference"]
+        account = self._registry().get(message.destination)
+        if account is None:
+            return Retry("account_gone")
+        provider = PROVIDERS[account.provider]
+        if provider.question is None or provider.answer is None:
+            return Drop("cannot_be_asked")
+        request = provider.question(reference, account.credentials)
+        began = time.monotonic()
+        try:
+            status, body = await self._fetch(account.base_url, request)
+        except httpx.HTTPError as error:
+            return Retry(_word(error), trial=Trial(None, _word(error), b"", _since(began)))
+        asked = Asked(account.live, held.reference, held.amount_minor, held.currency)
+        answer = provider.answer(reference, status, body, asked)
+        trial = Trial(status, None, b"", _since(began))
+        match answer:
+            case Told():
+                return Done(trial, then=lambda tx: self._hear(tx, message, answer))
+            case NotFinal(told):
+                later = None if told is None else lambda tx: self._hear(tx, message, told)
+                return Retry("not_final", trial=trial, then=later)
+            case NotKnown():
+                return Retry("not_known", trial=trial)
+            case Unclear(reason):
+                return Retry(reason, trial=trial)
+
+    def _hear(self, tx: Connection, message: Message, told: Told) -> None:
+        report = self._processor.hear_answer(tx, message.destination, told, message.subject)
+        self._reported(message.topic, message.id, report)
+
+    async def _fetch(self, base_url: str, request: Request) -> tuple[int, bytes]:
+        async with self._client.stream(
+            request.method,
+            base_url.rstrip("/") + request.path,
+            headers=dict(request.headers),
+            data=dict(request.form) if request.form is not None else None,
+            json=request.json,
+        ) as response:
+            chunks: list[bytes] = []
+            size = 0
+            async for chunk in response.aiter_raw():
+                size += len(chunk)
+                if size > ANSWER_BYTES_MAX:
+                    raise httpx.RemoteProtocolError("answer_too_large")
+                chunks.append(chunk)
+            return response.status_code, b"".join(chunks)
+
+    def died(self, tx: Connection, messages: Sequence[Message]) -> None:
+        """Days without an answer: a person has to look. The payment stays what it was."""
+        for message in messages:
+            open_attention(tx, self._ids, message.subject, "never_answered", message.destination, self._clock())
+
+
+def _since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
+
+
+def _word(error: httpx.HTTPError) -> str:
+    match error:
+        case httpx.TimeoutException():
+            return "timeout"
+        case httpx.ConnectError():
+            return "refused"
+        case _:
+            return "connection_lost"

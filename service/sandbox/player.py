@@ -1,0 +1,343 @@
+"""
+Plays the six providers: payment stories as they happen in a shop, sent as signed callbacks to a running caisse.
+
+A `Story` is what happens to one payment, a few `Step`s with pauses between them; `Teller` makes them up from a seeded
+generator. The `Player` sends them as providers do: some twice, some out of order, again and again until caisse answers
+with 2xx. What Monetbil, Moneroo and eBilling would answer when asked is written into the stand-in's book first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import aiohttp
+
+from service.ids import Clock, now_ms
+from service.providers import PROVIDERS
+from service.providers.base import Credentials, Incoming
+from service.sandbox.builder import Built, build
+from service.sandbox.standin import Book, Entry, State
+
+# --- stories ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One callback of a story, so long after its beginning; `truth` is what the provider answers from then on."""
+
+    after_ms: int
+    event: str
+    fields: Mapping[str, Any]
+    truth: tuple[str, Entry] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What happens to one payment. `names` are what it is called anywhere, `payer` who paid: "Orange Money"."""
+
+    provider: str
+    plot: str
+    payer: str
+    names: tuple[str, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One payment before it is written in a provider's own words. `amount_minor` in minor units of `currency`."""
+
+    number: int
+    reference: str
+    amount_minor: int
+    currency: str
+    payer: str
+    operator: str  # as the provider writes it
+    phone: str
+    at_ms: int
+
+
+# Who pays how, with the provider's own word for it, the currency, and how their numbers begin.
+_PAYERS: Mapping[str, Sequence[tuple[str, str, str, str]]] = {
+    "stripe": (("Visa", "visa", "EUR", ""), ("Mastercard", "mastercard", "EUR", ""), ("Visa", "visa", "XOF", "")),
+    "paystack": (
+        ("Orange Money", "orange", "XOF", "22507"),
+        ("MTN MoMo", "mtn", "XOF", "22505"),
+        ("Wave", "wave", "XOF", "22501"),
+    ),
+    "fedapay": (
+        ("MTN MoMo", "mtn_open", "XOF", "22997"),
+        ("Moov Money", "moov", "XOF", "22995"),
+        ("Togocel", "togocel", "XOF", "22890"),
+    ),
+    "monetbil": (
+        ("MTN MoMo", "CM_MTNMOBILEMONEY", "XAF", "23767"),
+        ("Orange Money", "CM_ORANGEMONEY", "XAF", "23769"),
+    ),
+    "moneroo": (
+        ("Wave", "wave_sn", "XOF", "22177"),
+        ("Orange Money", "orange_ml", "XOF", "22370"),
+        ("Moov Money", "moov_bj", "XOF", "22995"),
+    ),
+    "ebilling": (("Airtel Money", "airtelmoney", "XAF", "24107"), ("Moov Money", "moovmoney4", "XAF", "24106")),
+}
+# How often each is heard, in a shop that has all six.
+_WEIGHTS = {"stripe": 20, "paystack": 25, "fedapay": 22, "monetbil": 12, "moneroo": 12, "ebilling": 9}
+# What happens, and how often; the steps stand in the functions of the same names below.
+_PLOTS: Mapping[str, Mapping[str, int]] = {
+    "stripe": {"paid": 60, "declined_then_paid": 12, "expired": 8, "refunded": 8, "refunded_in_part": 8, "disputed": 4},
+    "paystack": {"paid": 84, "refunded": 8, "refunded_in_part": 4, "disputed": 4},
+    "fedapay": {"paid": 70, "declined_then_paid": 14, "declined": 8, "canceled": 8},
+    "monetbil": {"paid": 74, "failed": 16, "canceled": 10},
+    "moneroo": {"paid": 76, "failed": 14, "canceled": 10},
+    "ebilling": {"paid": 100},  # it tells of payments alone; those that fail are never heard of
+}
+_LETTERS = "abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+
+
+class Teller:
+    """Makes up stories. The generator decides what happens; the clock only keeps the numbers of two runs apart."""
+
+    def __init__(self, rng: random.Random, clock: Clock = now_ms, providers: Sequence[str] = tuple(_PAYERS)) -> None:
+        self._rng, self._clock = rng, clock
+        self._providers = list(providers)
+        self._numbers = itertools.count(clock() // 1000 % 10**9 * 10_000)
+        first = list(providers)
+        rng.shuffle(first)
+        self._first = iter(first)  # everybody is heard once before anybody is heard twice
+
+    def __iter__(self) -> Iterator[Story]:
+        while True:
+            yield self.tell()
+
+    def tell(self, provider: str = "", plot: str = "") -> Story:
+        """The next story; a test may say which."""
+        rng = self._rng
+        weights = [_WEIGHTS[name] for name in self._providers]
+        provider = provider or next(self._first, "") or rng.choices(self._providers, weights)[0]
+        plots = _PLOTS[provider]
+        plot = plot or rng.choices(list(plots), list(plots.values()))[0]
+        payer, operator, currency, prefix = rng.choice(_PAYERS[provider])
+        number = next(self._numbers)
+        charge = Charge(
+            number=number,
+            reference=f"CMD-{number % 10**7:07d}",
+            amount_minor=_amount_minor(rng, currency),
+            currency=currency,
+            payer=payer,
+            operator=operator,
+            phone=prefix + f"{rng.randrange(10**6):06d}" if prefix else "",
+            at_ms=self._clock(),
+        )
+        names, steps = _TELL[provider](charge, plot, rng)
+        return Story(provider, plot, payer, (charge.reference, *names), tuple(steps))
+
+
+def plots(provider: str) -> tuple[str, ...]:
+    """Everything that may happen to a payment of this provider."""
+    return tuple(_PLOTS[provider])
+
+
+def _amount_minor(rng: random.Random, currency: str) -> int:
+    """Prices as they are written on a market stall: few odd ones, more small than large."""
+    if currency == "EUR":
+        return rng.choice((990, 1250, 1490, 1990, 2500, 3900, 4990, 7500, 12_000))
+    low, high, step = rng.choices(((500, 5_000, 50), (5_000, 25_000, 500), (25_000, 75_000, 1_000)), (5, 4, 2))[0]
+    return rng.randrange(low, high + 1, step)
+
+
+def _name(charge: Charge, prefix: str, length: int) -> str:
+    """An id as providers make them; the same charge and prefix give the same one."""
+    rng = random.Random(f"{prefix}{charge.number}")  # noqa: S311 - names in a demonstration
+    return prefix + "".join(rng.choices(_LETTERS, k=length))
+
+
+def _pauses(rng: random.Random, *around_ms: int) -> list[int]:
+    """Moments after the beginning, each pause from half to one and a half of what is given."""
+    return list(itertools.accumulate(int(ms * rng.uniform(0.5, 1.5)) for ms in around_ms))
+
+
+@dataclass(slots=True)
+class _Due:
+    """One callback that is to be sent."""
+
+    provider: str
+    step: Step
+    built: Built | None = None
+    tries: int = 0
+    repeat: bool = False
+
+
+#STORIES
+
+# --- sending ----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Played:
+    """What the player did, and what it was answered."""
+
+    answers: Counter[tuple[str, int]] = field(default_factory=Counter)  # (provider, status; 0: no answer)
+    sent: int = 0
+    repeats: int = 0
+    retries: int = 0
+    given_up: int = 0
+    owed: int = 0  # not acknowledged when the player was stopped
+    stories: int = 0
+
+    @property
+    def acknowledged(self) -> int:
+        """Answered with 2xx."""
+        return sum(count for (_, status), count in self.answers.items() if 200 <= status < 300)
+
+    @property
+    def postponed(self) -> int:
+        """Answered 5xx or not at all."""
+        return sum(count for (_, status), count in self.answers.items() if status == 0 or status >= 500)
+
+    @property
+    def refused(self) -> int:
+        """Answered with anything else, which a right callback never is."""
+        return self.answers.total() - self.acknowledged - self.postponed
+
+
+class Player:
+    """`await player.run(stop)` sends `rate` callbacks a second until `stop`; then what is on its way may arrive."""
+
+    IN_FLIGHT_MAX = 64
+    DUE_MAX = 2_000  # stories wait when so much is to be sent: a slow caisse gets fewer, not a flood
+    RETRY_MS = (500, 1_000, 2_000, 4_000, 8_000, 15_000, 30_000)  # providers wait minutes; a spectator does not
+    REPEATED = 0.08  # the share that a provider sends twice
+    KEYS_MAX = 100_000
+    GRACE_S = 5.0
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Mapping[str, Credentials],
+        stories: Iterator[Story],
+        rng: random.Random,
+        *,
+        rate: float = 5.0,
+        book: Book | None = None,
+        clock: Clock = now_ms,
+    ) -> None:
+        self.played = Played()
+        self.payers: OrderedDict[str, str] = OrderedDict()  # any name of a payment -> who paid
+        self.acknowledged: OrderedDict[tuple[str, str], None] = OrderedDict()  # (provider, key), the newest
+        self._base_url, self._credentials, self._stories, self._rng = base_url, credentials, stories, rng
+        self._rate, self._book, self._clock = rate, book, clock
+        self._due: list[tuple[float, int, _Due]] = []
+        self._order = itertools.count()
+        self._flying: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Play until `stop`. What was not acknowledged by then is counted as owed, as a provider would still owe it."""
+        loop = asyncio.get_running_loop()
+        next_story_s = loop.time()
+        timeout = aiohttp.ClientTimeout(total=10)
+        async with aiohttp.ClientSession(
+            timeout=timeout, connector=aiohttp.TCPConnector(limit=self.IN_FLIGHT_MAX), trust_env=False
+        ) as session:
+            try:
+                while not stop.is_set():
+                    now_s = loop.time()
+                    if now_s >= next_story_s and len(self._due) < self.DUE_MAX:
+                        story = next(self._stories)
+                        self._begin(story, now_s)
+                        pause_s = len(story.steps) * (1 + self.REPEATED) / self._rate * self._rng.uniform(0.5, 1.5)
+                        next_story_s = max(next_story_s, now_s - 1) + pause_s
+                    while self._due and self._due[0][0] <= now_s and len(self._flying) < self.IN_FLIGHT_MAX:
+                        self._send(session, heapq.heappop(self._due)[2])
+                    next_due_s = self._due[0][0] if self._due else next_story_s
+                    wait_s = min(max(min(next_due_s, next_story_s) - loop.time(), 0.005), 0.1)
+                    await _wait(stop, wait_s)
+            finally:
+                if self._flying:
+                    await asyncio.wait(self._flying, timeout=self.GRACE_S)
+                for task in list(self._flying):
+                    task.cancel()
+                await asyncio.gather(*self._flying, return_exceptions=True)
+                self.played.owed = sum(1 for _, _, due in self._due if due.tries and not due.repeat)
+
+    def _begin(self, story: Story, now_s: float) -> None:
+        self.played.stories += 1
+        for name in story.names:
+            self.payers[name] = story.payer
+        while len(self.payers) > self.KEYS_MAX:
+            self.payers.popitem(last=False)
+        for step in story.steps:
+            self._push(now_s + step.after_ms / 1000, _Due(story.provider, step))
+
+    def _push(self, at_s: float, due: _Due) -> None:
+        heapq.heappush(self._due, (at_s, next(self._order), due))
+
+    def _send(self, session: aiohttp.ClientSession, due: _Due) -> None:
+        task = asyncio.create_task(self._deliver(session, due))
+        self._flying.add(task)
+        task.add_done_callback(self._flying.discard)
+
+    async def _deliver(self, session: aiohttp.ClientSession, due: _Due) -> None:
+        if due.step.truth and self._book is not None and due.tries == 0 and not due.repeat:
+            payment_id, entry = due.step.truth
+            self._book.write(due.provider, payment_id, replace(entry))
+        if due.built is None:
+            due.built = build(
+                due.provider, due.step.event, self._credentials[due.provider], self._clock(), due.step.fields
+            )
+        built, played = due.built, self.played
+        played.sent += 1
+        played.repeats += due.repeat
+        played.retries += due.tries > 0
+        due.tries += 1
+        status = await self._post(session, built)
+        played.answers[due.provider, status] += 1
+        now_s = asyncio.get_running_loop().time()
+        if 200 <= status < 300:
+            self._acknowledge(due.provider, built)
+            if not due.repeat and self._rng.random() < self.REPEATED:
+                # A provider that heard us, and sends it again all the same.
+                again = _Due(due.provider, due.step, built, repeat=True)
+                self._push(now_s + self._rng.uniform(0.0, 3.0), again)
+        elif status == 0 or status >= 500:
+            if due.tries > len(self.RETRY_MS):
+                played.given_up += 1
+            else:
+                self._push(now_s + self.RETRY_MS[due.tries - 1] / 1000 * self._rng.uniform(0.8, 1.2), due)
+
+    async def _post(self, session: aiohttp.ClientSession, built: Built) -> int:
+        """The status of the answer, 0 when there was none."""
+        try:
+            async with session.request(
+                built.method, self._base_url + built.path_suffix, data=built.body or None, headers=dict(built.headers)
+            ) as answer:
+                await answer.read()
+                return answer.status
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return 0
+
+    def _acknowledge(self, provider: str, built: Built) -> None:
+        key = PROVIDERS[provider].identify(incoming(built)).key
+        self.acknowledged[provider, key] = None
+        while len(self.acknowledged) > self.KEYS_MAX:
+            self.acknowledged.popitem(last=False)
+
+
+def incoming(built: Built) -> Incoming:
+    """The built callback as caisse sees it come in."""
+    query = built.path_suffix.partition("?")[2].encode()
+    headers = [(name.lower().encode(), value.encode()) for name, value in dict(built.headers).items()]
+    return Incoming(built.method, headers, query, built.body)
+
+
+async def _wait(stop: asyncio.Event, within_s: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), within_s)
+    except TimeoutError:
+        pass

@@ -1,0 +1,263 @@
+"""The guard: nothing forbidden is dialled, however it is spelled, whatever a name says the second time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from ipaddress import ip_network
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from outbox.guard import FORBIDDEN_V4, FORBIDDEN_V6, Forbidden, Guard
+from outbox.webhook import Sender, Webhook, open_session
+from tests.support.clock import Clock
+
+CLOSED = Guard(allow_cidrs=())
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+# fmt: off
+IANA = [
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
+    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4", "255.255.255.255/32",
+    "::/128", "::1/128", "::ffff:0:0/112", "::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64", "2001::/23",
+    "2001::/32", "2001:1::1/128", "2001:2::/48", "2001:20::/28", "2001:db8::/32", "2620:4f:8000::/48", "3fff::/20",
+    "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("cidr", [*IANA, *map(str, FORBIDDEN_V4), *map(str, FORBIDDEN_V6)])
+def test_special_ranges_are_forbidden_from_end_to_end(cidr: str) -> None:
+    """The first, a middle and the last address of each; and not once a setting allows the range."""
+    network = ip_network(cidr)
+    for address in (network[0], network[network.num_addresses // 2], network[-1]):
+        assert CLOSED.check_address(str(address), 443) == "forbidden_address", address
+        if address.version == 4 or network.prefixlen > 96 or not cidr.startswith("::"):
+            allowed = Guard(allow_cidrs=[cidr] if not cidr.startswith("::ffff") else ["0.0.0.0/0"])
+            assert allowed.check_address(str(address), 443) is None, address
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::ffff:127.0.0.1",
+        "::ffff:169.254.169.254",
+        "::ffff:a9fe:a9fe",
+        "::127.0.0.1",
+        "64:ff9b::169.254.169.254",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "2002:a9fe:a9fe::1",
+        "fe80::1%eth0",
+        "fd00:ec2::254",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "4000::1",
+        "::ffff:0:127.0.0.1",
+        "not an address",
+        "",
+    ],
+)
+def test_addresses_within_addresses(address: str) -> None:
+    """Mapped, translated, tunnelled; metadata that looks public; what is no address at all."""
+    assert CLOSED.check_address(address, 443) == "forbidden_address"
+
+
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "172.32.0.1", "2606:4700::1111", "64:ff9b::8.8.8.8"])
+def test_the_internet_is_open(address: str) -> None:
+    """The neighbours of the forbidden ranges are not."""
+    assert Guard().check_address(address, 443) is None
+
+
+def test_an_allowance_is_for_what_is_dialled() -> None:
+    """Allowing loopback allows the mapped spelling, which the kernel dials as loopback, but no tunnel."""
+    assert Guard().check_address("::ffff:127.0.0.1", 8080) is None
+    assert Guard().check_address("64:ff9b::127.0.0.1", 8080) == "forbidden_address"
+    assert Guard().check_address("2002:7f00:1::", 8080) == "forbidden_address"
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://shop.example/hook", None),
+        ("https://shop.example:8443/hook", None),
+        ("http://shop.example/hook", None),  # a name is judged when it is dialled
+        ("http://127.0.0.1:8080/", None),
+        ("http://[::1]:8080/", None),
+        ("https://8.8.8.8/", None),
+        ("http://8.8.8.8/", "https_required"),
+        ("https://10.0.0.1/", "forbidden_address"),
+        ("https://[fe80::1]/", "forbidden_address"),
+        ("https://shop.example:22/", "port"),
+        ("https://shop.example:25/", "port"),
+        ("http://127.0.0.1:6379/", "port"),
+        ("https://shop.example:5432/", "port"),
+        ("https://user@shop.example/", "user_info"),
+        ("https://user:@shop.example/", "user_info"),
+        ("https://:pass@shop.example/", "user_info"),
+        ("file:///etc/passwd", "bad_url"),
+        ("gopher://shop.example:70/", "scheme"),
+        ("https:///hook", "bad_url"),
+        ("https://shop.example:0/", "port"),
+        ("https://shop.example:99999/", "bad_url"),
+        ("/hook", "bad_url"),
+        ("", "bad_url"),
+        ("https://[::1", "bad_url"),
+    ],
+)
+def test_urls(url: str, reason: str | None) -> None:
+    """What can be said when an address is entered."""
+    assert Guard().check_url(url) == reason
+
+
+def test_http_is_for_everybody_outside_production() -> None:
+    """But the addresses stay judged."""
+    assert Guard(https_only=False).check_url("http://8.8.8.8/") is None
+    assert Guard(https_only=False).check_url("http://10.0.0.1/") == "forbidden_address"
+
+
+@pytest.mark.loopback  # it asks the kernel which addresses are ours
+def test_our_own_ports_are_never_called() -> None:
+    """On no address of this machine, allowed or not; on another machine that port is an ordinary one."""
+    guard = Guard(own_ports=[8000])
+    for address in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"):
+        assert guard.check_address(address, 8000) == "own_port", address
+    assert guard.check_url("http://127.0.0.1:8000/") == "own_port"
+    assert guard.check_url("http://127.0.0.1:8001/") is None
+    assert guard.check_url("https://8.8.8.8:8000/") is None
+
+
+def dial(guard: Guard, url: str, known: dict[str, list[str]] | None = None) -> tuple[str, int]:
+    """Sends a webhook to `url` (with `{port}` of a real server on loopback): the word, and what the server saw."""
+    hits = 0
+
+    async def run() -> str:
+        nonlocal hits
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            nonlocal hits
+            hits += 1
+            return web.Response()
+
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+
+        async def resolve(host: Any, port: Any, **more: Any) -> Any:
+            if known and host in known:
+                found = [await real(address, port, **more) for address in known[host]]
+                return [info for infos in found for info in infos]
+            return await real(host, port, **more)
+
+        loop.getaddrinfo = resolve  # type: ignore[method-assign,assignment]
+        runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.05)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        try:
+            async with open_session(guard) as session:
+                outcome = await Sender(session, guard, Clock()).send(
+                    Webhook(url.format(port=port), "e", b"{}", [SECRET])
+                )
+        finally:
+            await runner.cleanup()
+        return getattr(outcome, "error", "done")
+
+    return asyncio.run(run()), hits
+
+
+SPELLINGS = [
+    "http://127.0.0.1:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://2130706433:{port}/",
+    "http://017700000001:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://0x7f.1:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://0:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://localhost:{port}/",
+    "http://LOCALHOST:{port}/",
+    "http://localhost.:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[0:0:0:0:0:ffff:7f00:0001]:{port}/",
+    "http://[::127.0.0.1]:{port}/",
+    "http://[::]:{port}/",
+    "http://①②⑦.⓪.⓪.①:{port}/",
+    "http://127。0。0。1:{port}/",
+    "http://%31%32%37.0.0.1:{port}/",
+]
+
+
+@pytest.mark.loopback  # a real server on loopback is what must not be reached
+@pytest.mark.parametrize("url", SPELLINGS)
+def test_no_spelling_reaches_loopback(url: str) -> None:
+    """Judged by the number that would be dialled, whoever reads the spelling."""
+    for guard in (CLOSED, Guard(allow_cidrs=(), https_only=False)):
+        word, hits = dial(guard, url)
+        assert hits == 0
+        assert word in {"forbidden_address", "bad_url", "dns"}
+
+
+@pytest.mark.loopback
+@pytest.mark.parametrize("url", ["http://127.0.0.1:{port}/", "http://localhost:{port}/", "http://0x7f.1:{port}/"])
+def test_an_allowed_network_is_reached_over_http_in_production(url: str) -> None:
+    """The shop on the same machine is the ordinary case."""
+    assert dial(Guard(), url, {"localhost": ["127.0.0.1"]}) == ("done", 1)
+
+
+@pytest.mark.loopback
+def test_a_name_is_judged_by_all_its_addresses() -> None:
+    """One forbidden among good ones refuses them all; a good name over http is refused where https is required."""
+    shop = "http://shop.example:{port}/"
+    assert dial(CLOSED, shop, {"shop.example": ["127.0.0.1"]}) == ("forbidden_address", 0)
+    assert dial(Guard(), shop, {"shop.example": ["127.0.0.1"]}) == ("done", 1)
+    assert dial(Guard(), shop, {"shop.example": ["127.0.0.1", "10.0.0.1"]}) == ("forbidden_address", 0)
+    assert dial(Guard(), shop, {"shop.example": ["8.8.8.8"]}) == ("https_required", 0)
+    assert dial(Guard(), shop, {"shop.example": ["::ffff:169.254.169.254"]}) == ("forbidden_address", 0)
+
+
+@pytest.mark.loopback
+def test_every_socket_is_judged_again() -> None:
+    """A name that points elsewhere after it was resolved (or is not resolved at all) meets the socket factory."""
+
+    async def run() -> None:
+        connector = CLOSED.connector()
+        for where in (("127.0.0.1", 443), ("10.1.2.3", 443), ("fe80::1%lo", 443, 0, 0)):
+            info = (socket.AF_INET, socket.SOCK_STREAM, 0, "", where)
+            with pytest.raises(Forbidden):
+                connector._socket_factory(info)  # type: ignore[misc,arg-type]
+        with connector._socket_factory((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("8.8.8.8", 443))):  # type: ignore[misc]
+            pass
+        await connector.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.loopback
+def test_the_connector_protects_whoever_uses_it() -> None:
+    """Also a plain session that follows redirects: every hop is judged."""
+
+    async def run() -> None:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            raise web.HTTPFound("http://169.254.169.254/latest/meta-data")
+
+        runner = web.ServerRunner(web.Server(handle), shutdown_timeout=0.05)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            async with aiohttp.ClientSession(connector=Guard().connector()) as session:
+                with pytest.raises(OSError) as raised:
+                    await session.get(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+                assert isinstance(raised.value.__cause__, Forbidden)
+        finally:
+            await runner.cleanup()
+
+    asyncio.run(run())
