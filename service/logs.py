@@ -36,8 +36,8 @@ FIELDS = frozenset(
     in_flight job key_id kind level lease_ms limit limit_ms logger message_id method missing mode name number offset_ms
     oldest_due_age_ms open outcome payment_id payments pid policy port provider public_url quarantine_id queue reason
     received repeated reruns result retry_after_ms route rows scheduler seconds sequence settings signal size
-    sqlite_error state status step subject_id sweep_ms timestamp to_version topic total tries unknown url_host version waiting
-    wal_bytes where worker writable what
+    sqlite_error state status step subject_id sweep_ms timestamp to_version topic total
+    tries unknown url_host version waiting wal_bytes what where worker writable
     """.split()  # noqa: SIM905 - read as a list of words
 )
 """Names whose values may be seen. None of them ever holds a body, a whole address, or what a person typed."""

@@ -80,7 +80,7 @@ def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
     return Measured(
         now_ms,
         queue.backlog(tx, now_ms),
-        dict(tx.execute(resting).tuples().all()),
+        {row[0]: row[1] for row in tx.execute(resting)},
         tx.execute(select(func.count()).select_from(quarantine)).scalar_one(),
         tx.execute(select(func.count()).select_from(attention).where(attention.c.closed_at_ms.is_(None))).scalar_one(),
     )

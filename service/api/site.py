@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
+import structlog
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -24,6 +25,8 @@ from service.metrics import CONTENT_TYPE, Metrics, measure
 
 if TYPE_CHECKING:
     from service.application import Application
+
+log: Any = structlog.get_logger()
 
 HEADER_DEADLINE_MS = 5_000
 HEADER_BUFFER_BYTES = 64 * 1024
@@ -73,11 +76,16 @@ class Site:
             body = problem(error.status_code, code, error.detail or "It was refused.")
             return Response(body, status_code=error.status_code, media_type=PROBLEM_TYPE.decode())
 
+        def crashed(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+            log.error("request.raised", route=request.url.path, exc_info=error)
+            body = problem(500, "internal", "A fault in caisse; its log says where.")
+            return Response(body, status_code=500, media_type=PROBLEM_TYPE.decode())
+
         app.metrics.know_routes(("/webhooks/{provider}", "/healthz", "/readyz", "/metrics"))
         return Litestar(
             [take, healthz, readyz, metrics],
             openapi_config=None,
-            exception_handlers={HTTPException: refused},
+            exception_handlers={HTTPException: refused, Exception: crashed},
             logging_config=None,
         )
 

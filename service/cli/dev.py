@@ -61,7 +61,7 @@ class CannotStart(Refusal):
         super().__init__("cannot_start", sentence)
 
 
-class StorageFailed(Exception):  # noqa: N818 - it is what happened
+class StorageFailed(Exception):
     """The disk gave out under the database."""
 
 
@@ -410,7 +410,8 @@ def _sums(seen: Seen, statuses: Sequence[str], column: int) -> Sums:
     return Sums(count, minor)
 
 
-_DELIVERED = {1: "webhook delivered", 2: "webhook delivered on the 2nd try", 3: "webhook delivered on the 3rd try"}
+_DELIVERED = {1: "webhook delivered", 2: "delivered on 2nd try", 3: "delivered on 3rd try"}
+_TROUBLE = {"unavailable": "shop failed, retrying", "lost": "answer lost, retrying"}
 _REASONS = {
     "insufficient_funds": "not enough money",
     "limit_reached": "limit reached",
@@ -436,14 +437,16 @@ def sentence(receipt: Receipt, payers: Mapping[str, str]) -> tuple[str, str] | N
         "failed": (f"{amount} not paid" + (f": {reason}" if reason else ""), ""),
         "canceled": (f"{amount} cancelled", ""),
         "expired": (f"{amount} not paid in time", ""),
-        "refunded": (f"{amount} given back", "yellow"),
-        "partially_refunded": (f"{back} of {amount} given back", "yellow"),
+        "refunded": (f"{amount} given back", ""),
+        "partially_refunded": (f"{back} of {amount} given back", ""),
         "disputed": (f"{amount} disputed", "red"),
         "attention": (f"{amount} needs a look", "red"),
     }.get(kind, (f"{amount} {kind}", ""))
     title = PROVIDERS[payment["provider"]].title if payment.get("provider") in PROVIDERS else "?"
-    delivered = _DELIVERED.get(receipt.tries, f"webhook delivered on the {receipt.tries}th try")
-    return style, f"{title} · {what} → {delivered}"
+    if receipt.trouble in _TROUBLE:
+        return "yellow", f"{title} · {what} → {_TROUBLE[receipt.trouble]}"
+    delivered = _DELIVERED.get(receipt.tries, f"delivered on {receipt.tries}th try")
+    return "bold green" if receipt.tries > 1 else style, f"{title} · {what} → {delivered}"
 
 
 # --- the closing check ------------------------------------------------------------------------------
@@ -575,7 +578,8 @@ async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
         await standin.start()
         cleanup.push_async_callback(standin.stop)
         cleanup.callback(_save_book, book, home.book)
-        shop = Shop(trouble=Trouble(options.failures, rng=random.Random(luck.random())), port=home.ports["shop"])  # noqa: S311
+        trouble = Trouble(options.failures, rng=random.Random(luck.random()))  # noqa: S311
+        shop = Shop(trouble=trouble, port=home.ports["shop"])
         await shop.start()
         cleanup.push_async_callback(shop.stop)
         app = build(settings)
@@ -714,7 +718,7 @@ def _introduce(console: Console, home: Home, settings: Settings, shop: Shop, opt
     say(f"  operator   password {home.secrets['admin_password']}")
     say(f"  kept in    {home.directory}   the service's log is {home.log.name}")
     say(f"  look at it {_look_command(home, 'payments list')}")
-    say(f"  played     {options.rate:g} callbacks a second, {options.failures:.0%} of webhooks fail, seed {options.seed}")
+    say(f"  played     {options.rate:g} callbacks a second, the shop fails {options.failures:.0%}, seed {options.seed}")
     say("")
 
 
@@ -725,19 +729,17 @@ def summarise(ended: Ended, console: Console) -> None:
     say("")
     say(
         f"Callbacks  {grouped(played.acknowledged)} acknowledged"
-        f" ({grouped(played.repeats)} sent twice, {grouped(played.retries)} tried again),"
-        f" {grouped(closing.worked_on)} of {grouped(closing.callbacks)} different ones worked on"
+        f" ({grouped(played.repeats)} sent twice, {grouped(played.retries)} tried again)"
     )
-    say(
-        f"Webhooks   {grouped(shop.verified)} verified by the shop, {grouped(shop.on_purpose)} failed on purpose,"
-        f" {grouped(shop.retried)} got by a retry, {grouped(shop.repeat)} repeats dropped"
-    )
+    say(f"           {grouped(closing.worked_on)} of {grouped(closing.callbacks)} different ones worked on")
+    say(f"Webhooks   {grouped(shop.verified)} verified by the shop, {grouped(shop.on_purpose)} failed on purpose")
+    say(f"           {grouped(shop.retried)} got by a retry, {grouped(shop.repeat)} repeats dropped")
     say(
         f"Events     {grouped(closing.events)} told, {grouped(closing.delivered)} delivered,"
         f" {grouped(closing.waiting)} waiting for their next try"
     )
     for number, words in (
-        (closing.unfinished, "callbacks still being worked on or asked about; the next start goes on with them"),
+        (closing.unfinished, "callbacks have work or a question open; the next start goes on"),
         (closing.aside, "callbacks set aside (parked or deferred)"),
         (played.owed, "callbacks not acknowledged before the end"),
         (played.given_up, "callbacks that the player gave up"),
@@ -751,7 +753,8 @@ def summarise(ended: Ended, console: Console) -> None:
         for what in closing.lost[:20]:
             say(f"           {what}")
     else:
-        say("Nothing was lost: every acknowledged callback is kept and worked on, every event delivered or waiting.")
+        say("Nothing was lost: every acknowledged callback was kept and worked on,")
+        say("every event is delivered or waiting for its next try.")
 
 
 def _sayer(console: Console) -> Any:

@@ -36,7 +36,7 @@ def run(command: str, /, *, progress_of: str | None = None, read: Settings | Non
     from service import logs
 
     logs.configure("error")  # the terminal belongs to the answer
-    with _bar(progress_of) as progress:
+    with bar(progress_of) as progress:
         return asyncio.run(_run(read or settings(), command, arguments, progress))
 
 
@@ -73,7 +73,8 @@ async def _run(read: Settings, name: str, arguments: dict[str, Any], progress: P
 
 
 @contextlib.contextmanager
-def _bar(title: str | None) -> Iterator[Progress | None]:
+def bar(title: str | None) -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing elsewhere, or without a title."""
     from rich.console import Console
 
     console = Console(stderr=True)

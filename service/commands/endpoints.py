@@ -29,7 +29,7 @@ def check_address(app: Application, url: str) -> None:
     if refused:
         raise Refusal(
             "address_refused",
-            f"Webhooks may not be sent to this address ({refused.replace('_', ' ')}): it must be https, or in a network "
+            f"Webhooks may not be sent to this address ({refused.replace('_', ' ')}): it must be https or in a network "
             "of CAISSE_ALLOW_PRIVATE_CIDRS, and not one of our own ports.",
         )
 

@@ -72,7 +72,7 @@ def _current(tx: Connection) -> str | None:
 
 
 def _upgrade(tx: Connection, scripts: Path) -> None:
-    # Imported here: Alembic and Mako take 0.2 s, which a start that finds the database at head need not spend.
+    # Imported here: Alembic and Mako take 0.1 s, which a start that finds the database at head need not spend.
     from alembic import command
     from alembic.config import Config
 

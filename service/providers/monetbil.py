@@ -47,7 +47,6 @@ TRANSACTION: Mapping[str, tuple[Kind, bool]] = {
 
 REFUNDED = "-2"
 WAITED_TOO_LONG = "waiting time expired"  # `message` of a failed one [docs sample]
-WORDS = frozenset({"success", "cancelled", "failed"})  # `status` of a callback [SDK]; none of them decides anything
 ALLOW_UNSIGNED = "allow_unsigned"  # a credential "true": services that do not sign may still make us ask
 
 REASONS: Mapping[str, Reason] = {

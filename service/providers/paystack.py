@@ -238,7 +238,8 @@ def identify(callback: Incoming) -> Identity:
     type_ = strict.word(event.get("event"))
     domain = it.get("domain")
     live = domain == "live" if domain in ("live", "test") else None
-    return Identity(meaning.key(callback.body, type_, it.get("reference"), it.get("id"), it.get("status")), type_, live)
+    reference = it.get("reference") or it.get("transaction_reference")
+    return Identity(meaning.key(callback.body, type_, reference, it.get("id"), it.get("status")), type_, live)
 
 
 def translate(callback: Incoming, received_at_ms: int) -> Meaning:

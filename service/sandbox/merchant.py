@@ -127,28 +127,29 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """One webhook that the shop took, and how many tries that needed."""
+    """One webhook that came, at which try, and what the shop did to it on purpose ("" or a word of `Trouble`)."""
 
     at_s: float
     event_id: str
     type: str
     payment: Mapping[str, Any]
     tries: int
+    trouble: str = ""
 
 
 @dataclass(slots=True)
 class Trouble:
-    """How often the shop misbehaves, and how; three kinds in equal parts."""
+    """How often the shop misbehaves, and how: half of the time it is not available at all."""
 
     rate: float = 0.0
     slow_s: float = 1.5
-    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - it decides what goes wrong
 
     def next(self) -> str:
         """What happens to this request: "" | unavailable | lost | slow."""
         if self.rng.random() >= self.rate:
             return ""
-        return self.rng.choice(("unavailable", "lost", "slow"))
+        return self.rng.choice(("unavailable", "unavailable", "lost", "slow"))
 
 
 class Shop:
@@ -220,10 +221,13 @@ class Shop:
         trouble = self.trouble.next()
         if trouble == "unavailable":
             counters.unavailable += 1
+            self._remember(event_id, event, tries, trouble)
             return web.Response(status=503)
 
         outcome = self.ledger.take(event_id, event)
-        self._record(outcome, event_id, event, tries)
+        self._count(outcome, tries)
+        if outcome != "repeat":
+            self._remember(event_id, event, tries, trouble)
         if trouble == "lost" and request.transport is not None:
             # The shop has kept it but caisse never hears so: the next try is a repeat, and is dropped above.
             counters.lost += 1
@@ -239,7 +243,7 @@ class Shop:
             self._tries.popitem(last=False)
         return self._tries[event_id]
 
-    def _record(self, outcome: str, event_id: str, event: Mapping[str, Any], tries: int) -> None:
+    def _count(self, outcome: str, tries: int) -> None:
         counters = self.counters
         if outcome == "repeat":
             counters.repeat += 1
@@ -249,6 +253,8 @@ class Shop:
         else:
             counters.new += 1
         counters.retried += tries > 1
+
+    def _remember(self, event_id: str, event: Mapping[str, Any], tries: int, trouble: str) -> None:
         payment = (event.get("data") or {}).get("payment") or {}
         self.recorded += 1
-        self.receipts.append(Receipt(self._clock_s(), event_id, event.get("type", ""), payment, tries))
+        self.receipts.append(Receipt(self._clock_s(), event_id, event.get("type", ""), payment, tries, trouble))

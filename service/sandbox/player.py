@@ -15,9 +15,10 @@ import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
+import yarl
 
 from service.ids import Clock, now_ms
 from service.providers import PROVIDERS
@@ -119,8 +120,9 @@ class Teller:
     def tell(self, provider: str = "", plot: str = "") -> Story:
         """The next story; a test may say which."""
         rng = self._rng
-        weights = [_WEIGHTS[name] for name in self._providers]
-        provider = provider or next(self._first, "") or rng.choices(self._providers, weights)[0]
+        if not provider:
+            weights = [_WEIGHTS[name] for name in self._providers]
+            provider = next(self._first, "") or rng.choices(self._providers, weights)[0]
         plots = _PLOTS[provider]
         plot = plot or rng.choices(list(plots), list(plots.values()))[0]
         payer, operator, currency, prefix = rng.choice(_PAYERS[provider])
@@ -163,18 +165,166 @@ def _pauses(rng: random.Random, *around_ms: int) -> list[int]:
     return list(itertools.accumulate(int(ms * rng.uniform(0.5, 1.5)) for ms in around_ms))
 
 
-@dataclass(slots=True)
-class _Due:
-    """One callback that is to be sent."""
-
-    provider: str
-    step: Step
-    built: Built | None = None
-    tries: int = 0
-    repeat: bool = False
+# --- what happens to a payment, in each provider's own events -----------------------------------------
 
 
-#STORIES
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """What the functions below write their steps with."""
+
+    charge: Charge
+    rng: random.Random
+    id: str
+
+    def step(self, after_ms: int, event: str, truth: Entry | None = None, /, **more: Any) -> Step:
+        """One callback. It happened when it is due; `happened_ms` says otherwise, for one that overtakes another."""
+        charge = self.charge
+        fields: dict[str, Any] = {
+            "id": self.id,
+            "reference": charge.reference,
+            "amount": charge.amount_minor,
+            "currency": charge.currency,
+            "operator": charge.operator,
+            "live": "false",
+            "time_ms": charge.at_ms + int(more.pop("happened_ms", after_ms)),
+        }
+        if charge.phone:
+            fields["phone"] = charge.phone
+        return Step(after_ms, event, fields | more, None if truth is None else (self.id, truth))
+
+    def entry(self, state: State, message: str = "") -> Entry:
+        """The truth for those who are asked: now and then late, now and then unwell."""
+        luck, charge = self.rng.random(), self.charge
+        return Entry(
+            state=state,
+            amount=charge.amount_minor,
+            currency=charge.currency,
+            reference=charge.reference,
+            operator=charge.operator,
+            phone=charge.phone,
+            message=message,
+            transaction=_name(charge, "TX", 10).upper(),
+            fail_times=1 if luck < 0.04 else 0,
+            pending_times=1 if 0.04 <= luck < 0.10 else 0,
+            at_ms=charge.at_ms,
+        )
+
+    def part_minor(self) -> int:
+        """A part of the money that somebody would give back."""
+        return max(25, self.charge.amount_minor * self.rng.choice((20, 25, 50)) // 100 // 25 * 25)
+
+
+_Told = tuple[Sequence[str], Sequence[Step]]
+
+
+def _stripe(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    end = _name(charge, "", 24)
+    case = _Case(charge, rng, f"pi_{end}")
+    names = (case.id, f"cs_test_{end}")
+    if plot == "expired":
+        return names, [case.step(0, "checkout.session.expired")]
+    steps = [case.step(0, "payment_intent.created")]
+    tried, paid, after, later = _pauses(rng, 900, 1_500, 4_000, 3_000)
+    more: dict[str, Any] = {"charge": f"ch_{end}"}
+    if plot == "declined_then_paid":
+        reason = rng.choice(("insufficient_funds", "do_not_honor", "expired_card"))
+        first = {"charge": f"ch_{_name(charge, 'first', 24)}", "reason": reason}
+        steps += [case.step(tried + rng.randrange(200), name, **first) for name in _STRIPE_DECLINED]
+        paid += 1_500
+    # The three tell of one capture and come in any order.
+    steps += [case.step(paid + rng.randrange(400), name, **more) for name in _STRIPE_PAID]
+    if plot.startswith("refunded"):
+        back = charge.amount_minor if plot == "refunded" else case.part_minor()
+        more |= {"refund": f"re_{end}", "refunded": back}
+        steps += [
+            case.step(after + rng.randrange(200), "charge.refunded", **more),
+            case.step(after + rng.randrange(200), "refund.created", **more),
+            case.step(later, "refund.updated", **more),
+        ]
+    if plot == "disputed":
+        more |= {"dispute": f"dp_{end}"}
+        steps += [case.step(after, "charge.dispute.created", **more)]
+        if rng.random() < 0.5:
+            steps += [case.step(later + 2_000, "charge.dispute.closed", status=rng.choice(("won", "lost")), **more)]
+    return names, steps
+
+
+_STRIPE_PAID = ("checkout.session.completed", "payment_intent.succeeded", "charge.succeeded")
+_STRIPE_DECLINED = ("charge.failed", "payment_intent.payment_failed")
+
+
+def _paystack(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    case = _Case(charge, rng, str(charge.number))
+    paid, after, later = _pauses(rng, 800, 4_000, 2_500)
+    steps = [case.step(paid, "charge.success", fee=charge.amount_minor * 195 // 10_000)]
+    if plot.startswith("refunded"):
+        back = charge.amount_minor if plot == "refunded" else case.part_minor()
+        more = {"refund": f"TRF_{charge.number}", "refunded": back}
+        steps += [case.step(after, "refund.pending", **more), case.step(later, "refund.processed", **more)]
+    if plot == "disputed":
+        steps += [case.step(after, "charge.dispute.create", dispute=charge.number)]
+    return (case.id,), steps
+
+
+def _fedapay(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    case = _Case(charge, rng, str(charge.number))
+    tried, paid, moved = _pauses(rng, 900, 1_400, 1_200)
+    steps = [case.step(0, "transaction.created")]
+    if plot == "canceled":
+        return (case.id,), [*steps, case.step(tried, "transaction.canceled")]
+    if plot.startswith("declined"):
+        steps += [case.step(tried, "transaction.declined", reason="INSUFFICIENT_FUND_ERROR")]
+    if plot != "declined":
+        overtaken = rng.random() < 0.15  # "transferred" is here before "approved"
+        steps += [
+            case.step(moved if overtaken else paid, "transaction.approved", happened_ms=paid),
+            case.step(paid if overtaken else moved, "transaction.transferred", happened_ms=moved),
+        ]
+    return (case.id,), steps
+
+
+def _monetbil(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    case = _Case(charge, rng, f"2611{charge.number:016d}")
+    (told,) = _pauses(rng, 800)
+    event, state, message = {
+        "paid": ("success", "succeeded", ""),
+        "failed": ("failed", "failed", rng.choice(("Insufficient balance.", "Wrong pin.", "Rejected by the payer."))),
+        "canceled": ("cancelled", "canceled", ""),
+    }[plot]
+    method = "GET" if rng.random() < 0.2 else "POST"
+    more = {"method": method, "fee": charge.amount_minor // 50} | ({"reason": message} if message else {})
+    return (case.id,), [case.step(told, event, case.entry(cast(State, state), message), **more)]
+
+
+def _moneroo(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    case = _Case(charge, rng, _name(charge, "py_", 12).lower())
+    (told,) = _pauses(rng, 2_000)
+    event, state, message = {
+        "paid": ("payment.success", "succeeded", ""),
+        "failed": ("payment.failed", "failed", "Insufficient balance"),
+        "canceled": ("payment.cancelled", "canceled", ""),
+    }[plot]
+    return (case.id,), [
+        case.step(0, "payment.initiated", replace(case.entry("pending"), fail_times=0)),
+        case.step(told, event, case.entry(cast(State, state), message)),
+    ]
+
+
+def _ebilling(charge: Charge, plot: str, rng: random.Random) -> _Told:
+    case = _Case(charge, rng, f"555{charge.number % 10**10:010d}")
+    (told,) = _pauses(rng, 600)
+    return (case.id,), [case.step(told, "paid", case.entry("succeeded"))]
+
+
+_TELL: Mapping[str, Callable[[Charge, str, random.Random], _Told]] = {
+    "stripe": _stripe,
+    "paystack": _paystack,
+    "fedapay": _fedapay,
+    "monetbil": _monetbil,
+    "moneroo": _moneroo,
+    "ebilling": _ebilling,
+}
+
 
 # --- sending ----------------------------------------------------------------------------------------
 
@@ -205,6 +355,17 @@ class Played:
     def refused(self) -> int:
         """Answered with anything else, which a right callback never is."""
         return self.answers.total() - self.acknowledged - self.postponed
+
+
+@dataclass(slots=True)
+class _Due:
+    """One callback that is to be sent."""
+
+    provider: str
+    step: Step
+    built: Built | None = None
+    tries: int = 0
+    repeat: bool = False
 
 
 class Player:
@@ -313,9 +474,11 @@ class Player:
 
     async def _post(self, session: aiohttp.ClientSession, built: Built) -> int:
         """The status of the answer, 0 when there was none."""
+        # As it is: a query that is "normalised" on its way is another query, with another key.
+        url = yarl.URL(self._base_url + built.path_suffix, encoded=True)
         try:
             async with session.request(
-                built.method, self._base_url + built.path_suffix, data=built.body or None, headers=dict(built.headers)
+                built.method, url, data=built.body or None, headers=dict(built.headers), allow_redirects=False
             ) as answer:
                 await answer.read()
                 return answer.status

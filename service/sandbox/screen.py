@@ -192,6 +192,7 @@ def _panel(title: str, inside: RenderableType, subtitle: str | None = None) -> P
 
 
 def _figures(*columns: str, widths: Sequence[int] = ()) -> Table:
+    """A table without lines. `widths` are at least so wide, so that nothing moves while figures grow."""
     table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
     for number, name in enumerate(columns):
         table.add_column(
@@ -209,7 +210,8 @@ def _count(number: int, style: str = "") -> Text:
 
 def _inflows(seen: Snapshot, wide: bool) -> Panel:
     names = ["", "received", "/s", "done", "waiting", "aside"]
-    table = _figures(*names, *(["repeats", "ignored", "parked", "deferred"] if wide else []))
+    more = ["repeats", "ignored", "parked", "deferred"] if wide else []
+    table = _figures(*names, *more, widths=(8, 8, 5, 7, 7, 5, *(len(name) for name in more)))
     everything = [*seen.inflows, _total(seen.inflows)]
     for inflow in everything:
         last = inflow is everything[-1]
@@ -271,7 +273,7 @@ def _outflow(seen: Snapshot) -> Panel:
 
 
 def _payments(seen: Snapshot) -> Panel:
-    table = _figures("", "count", *CURRENCIES)
+    table = _figures("", "count", *CURRENCIES, widths=(10, 5, 9, 9, 9))
     rows = (
         ("Paid", seen.paid, "green"),
         ("Given back", seen.refunded, "yellow"),

@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parents[2] / "docs" / "performance.json"
 INTAKE_TIMES_VERIFY_MIN = 0.5
 INTAKE_TIMES_SESSION_MIN = 8.0
 
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
 
 
 def progress() -> Progress:
@@ -81,14 +81,14 @@ def _intake(names: tuple[str, ...], runs: int, seconds: float, clients: int) -> 
         intake.measure(chosen, runs, seconds, clients, _steps(bar, task))
     told = intake.result(chosen)
     table = Table(title=f"Intake: {clients} clients, {runs} alternating runs of {seconds:g} s, medians")
-    for heading in ("what", "a second", "low – high", "p50 ms", "p99 ms", "× verify", "× session"):
-        table.add_column(heading, justify="left" if heading == "what" else "right")
+    for heading in ("what", "per s", "low–high", "p50 ms", "p99 ms", "× verify", "× session"):
+        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for one in told.values():
         rate = one["per_second"]
         table.add_row(
             one["title"],
             f"{rate['median']:,.0f}",
-            f"{rate['low']:,.0f} – {rate['high']:,.0f}",
+            f"{rate['low']:,.0f}–{rate['high']:,.0f}",
             f"{one['p50_ms']['median']:.1f}",
             f"{one['p99_ms']['median']:.1f}",
             f"{one['times_verify']:.2f}" if "times_verify" in one else "",
@@ -130,21 +130,24 @@ def _highest(begin: float) -> dict[str, Any]:
 def _show(runs: list[end_to_end.Run], title: str) -> None:
     table = Table(title=title)
     for heading in ("rate", "answered", "p50 ms", "p99 ms", "webhooks", "missing", "repeats", "growth", "drained", ""):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(
             f"{run.rate:,.0f}",
             f"{run.offered_per_second:,.0f}",
-            f"{run.p50_ms:.1f}",
-            f"{run.p99_ms:.1f}",
+            f"{run.p50_ms:,.0f}",
+            f"{run.p99_ms:,.0f}",
             f"{run.webhooks:,}",
             f"{run.missing:,}",
             f"{run.repeats:,}",
             f"{run.growth_per_second:+.1f}/s",
             "never" if run.drained_s is None else f"{run.drained_s:.1f} s",
-            "[green]sustained[/]" if run.sustained else "; ".join(run.why_not),
+            "[green]sustained[/]" if run.sustained else "[red]not sustained[/]",
         )
     console.print(table)
+    for run in runs:
+        for reason in run.why_not:
+            console.print(f"{run.rate:,.0f} a second: {reason}")
 
 
 def _steps(bar: Progress, task: Any) -> Callable[[str], None]:

@@ -65,20 +65,20 @@ class Depth(threading.Thread):
     def __init__(self, path: Path, tell: Callable[[int], None]) -> None:
         super().__init__(name="bench-depth", daemon=True)
         self._path, self._tell = path, tell
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.samples: list[tuple[float, int]] = []
 
     def run(self) -> None:
         connection = sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, isolation_level=None)
         begin = time.perf_counter()
-        while not self._stop.wait(1.0):
+        while not self._ended.wait(1.0):
             depth = waiting(connection)
             self.samples.append((round(time.perf_counter() - begin, 2), depth))
             self._tell(depth)
         connection.close()
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 

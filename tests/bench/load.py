@@ -143,7 +143,8 @@ async def open_loop(
     A latency counts from the instant the request was due, so a stalled server cannot hide its stall.
     """
     told = Told()
-    free: list[Connection] = []
+    # First in, first out: a connection that rests for seconds would be closed by the server, and rightly.
+    free: deque[Connection] = deque()
     waiting: deque[tuple[int, float]] = deque()
     flying = 0
 
@@ -178,7 +179,7 @@ async def open_loop(
         for index in range(sent, due):
             due_s = begin_s + index / rate
             if free:
-                send(free.pop(), first + index, due_s)
+                send(free.popleft(), first + index, due_s)
             else:
                 waiting.append((first + index, due_s))
         sent = due
@@ -187,6 +188,8 @@ async def open_loop(
     until_s = time.perf_counter() + 30
     while (flying or waiting) and time.perf_counter() < until_s:  # noqa: ASYNC110 - `done` is no coroutine
         await asyncio.sleep(0.02)
+    if flying or waiting:
+        told.others[_NOT_ANSWERED] = told.others.get(_NOT_ANSWERED, 0) + flying + len(waiting)
     for connection in made:
         connection.close()
     await asyncio.gather(*(connection.closed for connection in made))

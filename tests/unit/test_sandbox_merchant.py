@@ -157,7 +157,7 @@ class Always(random.Random):
 
 
 def test_a_refusal_on_purpose_keeps_nothing() -> None:
-    """After a 503 the next try is new, and its receipt says it was the second."""
+    """After a 503 the next try is new, and its receipt says that it was the second."""
 
     async def play(shop: Shop, post: Callable[..., Awaitable[int]]) -> None:
         assert await post("evt_1", event()) == 503
@@ -168,7 +168,7 @@ def test_a_refusal_on_purpose_keeps_nothing() -> None:
 
     shop = with_shop(Trouble(1.0, rng=Always("unavailable")), play)
     assert (shop.counters.unavailable, shop.counters.new, shop.counters.retried) == (1, 1, 1)
-    assert [receipt.tries for receipt in shop.receipts] == [2]
+    assert [(receipt.tries, receipt.trouble) for receipt in shop.receipts] == [(1, "unavailable"), (2, "")]
 
 
 def test_an_answer_that_is_lost_makes_a_repeat() -> None:

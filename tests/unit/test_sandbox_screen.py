@@ -12,7 +12,7 @@ from service.sandbox.merchant import Counters
 from service.sandbox.screen import Inflow, Outflow, Rates, Snapshot, Sums, clock, draw, line, money, span, watch
 
 TITLES = ("Stripe", "Paystack", "FedaPay", "Monetbil", "Moneroo", "eBilling")
-LONG = "Paystack · 12 500 XOF paid by Orange Money → webhook delivered on the 3rd try"
+LONG = "Paystack · 68 500 XOF paid by Orange Money → delivered on 3rd try"
 HEADING = ["[bold]caisse dev[/]  http://127.0.0.1:8080/webhooks/…", "[dim]Elsewhere: caisse payments list[/]"]
 
 
@@ -48,7 +48,7 @@ def picture(seen: Snapshot, width: int, height: int) -> list[str]:
 @pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 40)])
 @pytest.mark.parametrize("large", [1, 40])
 def test_the_picture_fits(width: int, height: int, large: int) -> None:
-    """Everything is there, nothing is cut off but the end of a long sentence, and the newest line is seen."""
+    """Everything is there, nothing is cut off, and the newest line is seen."""
     lines = picture(busy(large), width, height)
     assert len(lines) == height
     assert all(len(text) <= width for text in lines)
@@ -56,7 +56,7 @@ def test_the_picture_fits(width: int, height: int, large: int) -> None:
     words = (*TITLES, "Delivered", "Retrying", "3.2 s", "Given up", "Paid", "Not paid", "2 disputed", "0:01:23", "XOF")
     for word in (*words, "Repeats dropped", "23 commits/s", "WAL 1.2 MB", "2 to come again", "09:12:59", "webhooks/…"):
         assert word in text, word
-    cut = [text for text in lines if "…" in text and not text.startswith(("│ 09:12", "caisse dev"))]
+    cut = [text for text in lines if "…" in text and not text.startswith("caisse dev")]
     assert cut == []
 
 
