@@ -230,11 +230,9 @@ class Writer:
             raise
 
     def submit(self, piece: Piece, lane: str) -> None:
-        """Put a piece in a lane. Raises Busy when that is full or the writer is closing, StorageFailed when broken."""
+        """Put a piece in a lane. Raises Busy when that is full or the writer is closing."""
         waiting = self._lanes[lane]
         with self._arrival:
-            if self._broken:
-                raise StorageFailed
             if self._closing:
                 raise Busy("The database is closing; nothing was done.")
             if len(waiting) >= self._limits.lane_pieces:

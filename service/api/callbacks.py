@@ -27,7 +27,7 @@ log: Any = structlog.get_logger()
 
 ROUTE = "/webhooks/{provider}"
 BODY_DEADLINE_S = 5.0
-HEADERS_MAX = 100
+HEADERS_MAX = 64
 HEADER_BYTES_MAX = 32 * 1024
 """All headers together; no provider sends a tenth of it."""
 
@@ -69,7 +69,7 @@ class CallbackRoutes:
     async def _answer(self, name: str, tail: str, scope: HTTPScope, receive: Receive, send: Send) -> tuple[int, str]:
         provider = PROVIDERS.get(name)
         registry = self._registry()
-        if provider is None or registry.default(name) is None and not any(e.provider == name for e in registry):
+        if provider is None or not registry.offers(name):
             raise _Fault(404, "not_found", "No such provider is configured here.")
         if scope["method"] not in provider.capabilities.methods:
             raise _Fault(405, "method_not_allowed", f"Callbacks of {provider.title} come by POST.")

@@ -65,14 +65,13 @@ def send(
         built = [build(provider, name.strip(), credentials, at_ms, fields) for name in event.split(",")]
     except ValueError as error:
         raise Refusal("not_built", str(error)) from None
-    base = to or f"{read.own_url}/webhooks/{provider}"
     waiting = [one for one in built for _ in range(repeat)]
     if shuffle:
         random.Random().shuffle(waiting)  # noqa: S311 - an order of sending
     with bar("Sending" if len(waiting) > 1 else None) as progress:
-        answers = asyncio.run(_send(waiting, base, to is None, progress))
+        answers = asyncio.run(_send(waiting, read.own_url, to, progress))
     answer = {
-        "to": base,
+        "to": to or f"{read.own_url}/webhooks/{provider}",
         "payment": built[0].payment,
         "reference": fields["reference"],
         "sent": len(waiting),
@@ -81,7 +80,7 @@ def send(
     show.fields(answer, json_)
     if set(answers) != {"200"}:
         if "no answer" in answers:
-            click.echo(f"caisse: Nothing answers at {base}; is `caisse serve` running?", err=True)
+            click.echo(f"caisse: Nothing answers at {answer['to']}; is `caisse serve` running?", err=True)
         elif "401" in answers:
             click.echo(
                 "caisse: It was not verified: the running service has other secrets than these settings.", err=True
@@ -89,7 +88,7 @@ def send(
         sys.exit(1)
 
 
-async def _send(waiting: list[Built], base: str, ours: bool, progress: Progress | None) -> Counter[str]:
+async def _send(waiting: list[Built], own_url: str, to: str | None, progress: Progress | None) -> Counter[str]:
     import aiohttp
 
     answers: Counter[str] = Counter()
@@ -97,8 +96,9 @@ async def _send(waiting: list[Built], base: str, ours: bool, progress: Progress 
 
     async def one_after_another(session: aiohttp.ClientSession) -> None:
         for built in queue:
-            # A secret at the end of the address is ours to add; an address of somebody else's is taken as it is.
-            url = base + (built.path_suffix if ours or built.path_suffix.startswith("?") else "")
+            # Somebody else's address is taken as it is; only what stands in the query is part of the callback.
+            _, asked, query = built.path_suffix.partition("?")
+            url = to + asked + query if to else own_url + built.path_suffix
             try:
                 async with session.request(
                     built.method, url, data=built.body, headers=dict(built.headers), allow_redirects=False

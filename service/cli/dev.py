@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import random
@@ -17,8 +18,10 @@ import secrets
 import signal
 import socket
 import sys
+import tempfile
+import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +53,8 @@ from service.schema import outbox_tables
 
 MARK = "# Written by `caisse dev` at each start, with made-up secrets. Nothing real belongs here."
 PORTS = {"service": 8080, "standin": 8090, "shop": 8091}
+START_S = 30.0
+SAVE_S = 10.0
 DRAIN_S = 6.0
 """How long the end waits for the queue to empty; retries that are due later are left waiting, as in a real stop."""
 
@@ -133,6 +138,31 @@ def prepare(directory: Path) -> Home:
         home.ports[name] = _free(port, taken)
         taken.add(home.ports[name])
     return home
+
+
+@contextlib.contextmanager
+def one_start_at_a_time() -> Iterator[None]:
+    """
+    Hold this machine's only place for demonstrations that are starting.
+
+    Between finding a port free and listening on it another one could find it free too, and the server's sockets are of
+    the kind that two processes may share: each would get some of the other's callbacks.
+    """
+    path = Path(tempfile.gettempdir()) / f"caisse-dev-{os.getuid()}.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        until_s = time.monotonic() + START_S
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until_s:
+                    raise CannotStart("Another `caisse dev` on this machine is starting and does not finish.") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def refuse_production(settings: Settings, where: str) -> None:
@@ -562,8 +592,12 @@ class Ended:
     shop: Counters
 
 
-async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
-    """Start everything, play until told to stop, stop everything, and look back."""
+async def demonstrate(home: Home, options: Options, console: Console, starting: contextlib.ExitStack) -> Ended:
+    """
+    Start everything, play until told to stop, stop everything, and look back.
+
+    `starting` is closed when everything listens: another demonstration may look for its ports then.
+    """
     stop, hurry = asyncio.Event(), asyncio.Event()
     _stop_on_signals(stop, hurry)
     luck = random.Random(options.seed)  # noqa: S311 - it decides what is played, nothing secret
@@ -577,7 +611,6 @@ async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
         standin = StandIn(book, keys, port=home.ports["standin"])
         await standin.start()
         cleanup.push_async_callback(standin.stop)
-        cleanup.callback(_save_book, book, home.book)
         trouble = Trouble(options.failures, rng=random.Random(luck.random()))  # noqa: S311
         shop = Shop(trouble=trouble, port=home.ports["shop"])
         await shop.start()
@@ -585,6 +618,7 @@ async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
         app = build(settings)
         await app.start()
         cleanup.push_async_callback(app.stop)
+        starting.close()
         await _open_shop(app, home, shop)
         since = await app.db.read(_last_position)
 
@@ -600,6 +634,7 @@ async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
         _introduce(console, home, settings, shop, options)
         playing = asyncio.create_task(player.run(stop))
         failing = asyncio.create_task(app.failed.wait())
+        keeping = asyncio.create_task(_keep_book(book, home.book, stop))
         for task in (playing, failing):
             task.add_done_callback(lambda _: stop.set())
         if options.duration_s is not None:
@@ -609,7 +644,7 @@ async def demonstrate(home: Home, options: Options, console: Console) -> Ended:
         finally:
             stop.set()
             failing.cancel()
-            await playing
+            await asyncio.gather(playing, keeping)
         if app.failed.is_set():
             raise StorageFailed
         await _drain(app, hurry)
@@ -687,8 +722,13 @@ def _load_book(path: Path) -> Book:
     return book
 
 
-def _save_book(book: Book, path: Path) -> None:
-    _write(path, json.dumps(book.dump(), ensure_ascii=False))
+async def _keep_book(book: Book, path: Path, stop: asyncio.Event) -> None:
+    """Save now and then, so that after a crash the stand-in still knows what will be asked about."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), SAVE_S)
+        text = json.dumps(book.dump(), ensure_ascii=False)
+        await asyncio.to_thread(_write, path, text)
 
 
 def _heading(home: Home, settings: Settings) -> list[str]:
@@ -719,7 +759,6 @@ def _introduce(console: Console, home: Home, settings: Settings, shop: Shop, opt
     say(f"  kept in    {home.directory}   the service's log is {home.log.name}")
     say(f"  look at it {_look_command(home, 'payments list')}")
     say(f"  played     {options.rate:g} callbacks a second, the shop fails {options.failures:.0%}, seed {options.seed}")
-    say("")
 
 
 def summarise(ended: Ended, console: Console) -> None:
@@ -792,13 +831,15 @@ def dev(directory: Path, rate: float, failures: float, seed: int | None, duratio
     options = Options(directory, rate, failures, secrets.randbelow(10**6) if seed is None else seed, duration, plain)
     try:
         refuse_production(Settings.read(), "The environment, or the caisse.toml in this directory,")
-        home = prepare(directory)
-        home.save()
-        with home.log.open("w", encoding="utf-8") as log:
-            logs.configure(home.settings().log_level, human=False, stream=log)
-            ended = asyncio.run(demonstrate(home, options, console))
+        with contextlib.ExitStack() as starting:
+            starting.enter_context(one_start_at_a_time())
+            home = prepare(directory)
+            home.save()
+            with home.log.open("w", encoding="utf-8") as log:
+                logs.configure(home.settings().log_level, human=False, stream=log)
+                ended = asyncio.run(demonstrate(home, options, console, starting))
     except Held as held:
-        raise click.ClickException(f"Another process has this database: {held}") from None
+        raise click.ClickException(f"{held} Stop it first, or choose another --directory.") from None
     except (Refusal, BadSetting, StorageError, OSError) as error:
         raise click.ClickException(str(error)) from None
     except StorageFailed:

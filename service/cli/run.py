@@ -41,16 +41,16 @@ def run(command: str, /, *, progress_of: str | None = None, read: Settings | Non
 
 
 async def _run(read: Settings, name: str, arguments: dict[str, Any], progress: Progress | None) -> Any:
-    from service import commands
-    from service.application import build
     from service.control import CommandError, call
-    from service.lock import Held
+    from service.lock import Held, Lock
 
     until_s = time.monotonic() + HELD_WAIT_MS / 1000
     while True:
-        app = build(read)
         try:
-            await app.open()
+            if read.database_path.parent.is_dir():
+                # Asked before anything heavy is imported: beside a running service a command takes a fifth of a second.
+                Lock.acquire(read.database_path).release()
+            return await _alone(read, name, arguments, progress)
         except Held as held:
             if held.address is not None and held.token is not None:
                 try:
@@ -60,16 +60,22 @@ async def _run(read: Settings, name: str, arguments: dict[str, Any], progress: P
                     if error.code != "unreachable":
                         raise Refusal(error.code, error.sentence) from None
             if time.monotonic() >= until_s:
-                raise Refusal(
-                    "held",
-                    f"Another caisse (pid {held.pid or 'unknown'}) has the database and takes no commands; try again.",
-                ) from None
-            await asyncio.sleep(HELD_POLL_MS / 1000)
-            continue
-        try:
-            return await commands.run(app, name, arguments, progress)
-        finally:
-            await app.close()
+                pid = held.pid or "unknown"
+                sentence = f"Another caisse (pid {pid}) has the database and takes no commands; try again."
+                raise Refusal("held", sentence) from None
+        await asyncio.sleep(HELD_POLL_MS / 1000)
+
+
+async def _alone(read: Settings, name: str, arguments: dict[str, Any], progress: Progress | None) -> Any:
+    from service import commands
+    from service.application import build
+
+    app = build(read)
+    await app.open()
+    try:
+        return await commands.run(app, name, arguments, progress)
+    finally:
+        await app.close()
 
 
 @contextlib.contextmanager

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from service.cli.run import settings
+
+if TYPE_CHECKING:
+    from service.application import Application
 
 
 @click.command()
@@ -18,4 +23,8 @@ def serve() -> None:
 
     read = settings()
     logs.configure(read.log_level, human=None if read.mode == "development" else False)
-    sys.exit(asyncio.run(serve_until_stopped(read)))
+
+    def ready(app: Application) -> None:
+        click.echo(f"caisse listens on http://{read.host}:{app.port} (pid {os.getpid()}); Ctrl-C stops it.")
+
+    sys.exit(asyncio.run(serve_until_stopped(read, ready)))

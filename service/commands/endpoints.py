@@ -23,15 +23,20 @@ TEST_WAIT_MS = 12_000
 TEST_POLL_MS = 100
 
 
+_REFUSED = {
+    "https_required": "it must be https, except in the networks of CAISSE_ALLOW_PRIVATE_CIDRS",
+    "forbidden_address": "it is private or special; CAISSE_ALLOW_PRIVATE_CIDRS can allow its network",
+    "own_port": "it is caisse's own",
+    "port": "nothing that takes webhooks listens on its port",
+}
+
+
 def check_address(app: Application, url: str) -> None:
     """Say at once what the guard would refuse at every delivery."""
     refused = app.guard.check_url(url)
     if refused:
-        raise Refusal(
-            "address_refused",
-            f"Webhooks may not be sent to this address ({refused.replace('_', ' ')}): it must be https or in a network "
-            "of CAISSE_ALLOW_PRIVATE_CIDRS, and not one of our own ports.",
-        )
+        why = _REFUSED.get(refused, refused.replace("_", " "))
+        raise Refusal("address_refused", f"Webhooks may not be sent to this address: {why}.")
 
 
 def holding(app: Application, reason: str) -> endpoints.Hold:

@@ -21,7 +21,7 @@ from service.config import Settings
 from service.errors import NotFound, Refusal
 from service.merchants.audit import By
 from service.merchants.tables import accounts, merchants
-from service.providers import PROVIDERS
+from service.providers import PROVIDERS, monetbil
 from service.providers.base import Credentials, Provider
 from service.seal import Seal, SealError, bound_to
 
@@ -43,7 +43,6 @@ class Entry:
     base_url: str
     credentials: Credentials = field(repr=False)
     missing: tuple[str, ...] = ()
-    allow_unsigned: bool = False
     stored: bool = False
     name: str = ""
 
@@ -54,6 +53,7 @@ class Registry:
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._by_id = {entry.id: entry for entry in entries}
         self._providers = frozenset(entry.provider for entry in self._by_id.values())
+        self._offered = frozenset(entry.provider for entry in self._by_id.values())
         self._by_token: dict[tuple[str, bytes], tuple[bytes, Entry]] = {}
         for entry in self._by_id.values():
             for token in _tokens(entry):
@@ -76,6 +76,8 @@ class Registry:
                 credentials, base_url = default.credentials, default.base_url
             else:
                 credentials, base_url = _opened(row, seal), row.base_url or settings.base_urls[row.provider]
+            if row.provider == "monetbil" and settings.monetbil_allow_unsigned:
+                credentials = {**credentials, monetbil.ALLOW_UNSIGNED: ("true",)}
             entries.append(
                 Entry(
                     row.id,
@@ -85,7 +87,6 @@ class Registry:
                     base_url,
                     credentials,
                     provider.missing(credentials),
-                    row.provider == "monetbil" and settings.monetbil_allow_unsigned,
                     row.origin == "stored",
                     row.name,
                 )
@@ -95,6 +96,10 @@ class Registry:
     def has(self, provider: str) -> bool:
         """Whether any account of this provider is there; without one it is off."""
         return provider in self._providers
+
+    def offers(self, provider: str) -> bool:
+        """Whether any account of this provider is configured; if not, its address does not exist."""
+        return provider in self._offered
 
     def default(self, provider: str) -> Entry | None:
         """The account behind `/webhooks/{provider}`; None when the provider is off."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import httpx
 import msgspec
 from sqlalchemy import Connection, select
@@ -137,10 +138,11 @@ def _since(began: float) -> int:
 
 
 def _word(error: httpx.HTTPError) -> str:
-    match error:
-        case httpx.TimeoutException():
-            return "timeout"
-        case httpx.ConnectError():
+    """What went wrong. The transport calls every lost connection a connect timeout, so its cause is looked at."""
+    match error.__cause__:
+        case aiohttp.ClientConnectorError():
             return "refused"
+        case TimeoutError():
+            return "timeout"
         case _:
             return "connection_lost"

@@ -162,7 +162,7 @@ def draw(seen: Snapshot, heading: Sequence[str], width: int, height: int) -> Ren
         Layout(_happened(seen, happened_lines), name="happened", minimum_size=3),
     )
     wide = width >= 116
-    left = 80 if wide else 51
+    left = 82 if wide else 51
     layout["flows"].split_row(Layout(_inflows(seen, wide), size=left), Layout(_outflow(seen)))
     layout["sums"].split_row(Layout(_payments(seen), size=left), Layout(_shop(seen)))
     return layout

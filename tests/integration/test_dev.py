@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -15,12 +16,19 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sqlalchemy import Connection, insert
 
-from service.cli.dev import CannotStart, dev, prepare
+from service.application import build
+from service.callbacks.tables import callbacks
+from service.cli.dev import CannotStart, Closing, check, dev, prepare, sentence
+from service.commands.merchants import create
 from service.config import Settings
+from service.merchants.tables import events
+from service.sandbox.merchant import Receipt
+from service.schema import outbox_tables
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = [sys.executable, "-W", "error", "-c", "from service.cli.dev import dev; dev()"]
+PROGRAM = [sys.executable, "-W", "error", "-c", "from service.cli import main; main()", "dev"]
 TITLES = ("Stripe", "Paystack", "FedaPay", "Monetbil", "Moneroo", "eBilling")
 
 
@@ -164,6 +172,87 @@ def test_the_environment_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("CAISSE_DATABASE_URL", "sqlite:////var/lib/caisse/caisse.db")
     assert home.settings().database_path == home.database
     assert Settings.read(home.config).database_path != home.database
+
+
+def test_the_closing_check_finds_what_is_lost(tmp_path: Path) -> None:
+    """Rows taken away behind its back: each kind of loss is told, and innocent waiting is not."""
+    home = prepare(tmp_path / "demo")
+    home.save()
+
+    async def go() -> Closing:
+        app = build(home.settings())
+        await app.open()
+        try:
+            made = await create(app, name="Awa", webhook_url="http://127.0.0.1:9/caisse")
+            await app.db.write(plant, made["id"])
+            names = [("paystack", key) for key in ("kept", "stuck", "dead", "open", "never")]
+            return await app.db.read(check, outbox_tables, names, 1, frozenset({"evt_got"}))
+        finally:
+            await app.close()
+
+    def plant(tx: Connection, merchant: str) -> None:
+        body = {"provider": "paystack", "kind": "charge.success", "method": "POST", "query": b"", "body": b"{}"}
+        fixed = {"account_id": "acc_paystack", "body_sha256": b"", "received_at_ms": 1, "last_seen_at_ms": 1}
+        for key, status in (("kept", "processed"), ("stuck", "received"), ("dead", "dead"), ("open", "processed")):
+            tx.execute(insert(callbacks).values(id=f"cb_{key}", key=key, status=status, **body, **fixed))
+        for name in ("before", "got", "unheard", "unpromised", "waiting"):
+            row = {"id": f"evt_{name}", "merchant_id": merchant, "type": "payment.succeeded", "sequence": 1}
+            tx.execute(insert(events).values(body=b"{}", created_at_ms=1, **row))
+        for topic, subject, state in (
+            ("webhook", "evt_got", "done"),
+            ("webhook", "evt_unheard", "done"),
+            ("webhook", "evt_waiting", "pending"),
+            ("ask", "cb_open", "pending"),
+        ):
+            row = {"id": f"{topic}:{subject}", "topic": topic, "subject": subject, "state": state, "payload": ""}
+            times = {"due_at_ms": 1, "created_at_ms": 1, "finished_at_ms": 1 if state == "done" else None}
+            tx.execute(insert(outbox_tables.messages).values(destination="x", **row, **times))
+
+    closing = asyncio.run(go())
+    assert (closing.worked_on, closing.unfinished, closing.events, closing.delivered, closing.waiting) == (
+        2,
+        1,
+        4,
+        2,
+        1,
+    )
+    said = "\n".join(closing.lost)
+    for what in ("cb_stuck: kept, and nobody", "cb_dead: given up", "never: acknowledged, not in the database"):
+        assert what in said
+    assert "evt_unpromised: promised to nobody" in said
+    assert "evt_unheard: recorded as delivered, the shop never got it" in said
+    assert len(closing.lost) == 5
+
+
+def test_what_happened_is_said_in_one_line() -> None:
+    """A merchant reads it; it fits a small terminal; what is not worth a line has none."""
+
+    def said(kind: str, tries: int = 1, trouble: str = "", **more: object) -> tuple[str, str] | None:
+        payment = {"provider": "paystack", "reference": "CMD-1", "amount": 68_500, "currency": "XOF", **more}
+        receipt = Receipt(0.0, "evt_1", f"payment.{kind}", payment, tries, trouble)
+        return sentence(receipt, {"CMD-1": "Orange Money"})
+
+    paid = "Paystack · 68 500 XOF paid by Orange Money → "
+    expected = {
+        ("succeeded", 1, ""): paid + "webhook delivered",
+        ("succeeded", 3, ""): paid + "delivered on 3rd try",
+        ("succeeded", 12, ""): paid + "delivered on 12th try",
+        ("succeeded", 1, "unavailable"): paid + "shop failed, retrying",
+        ("succeeded", 1, "lost"): paid + "answer lost, retrying",
+    }
+    for given, wanted in expected.items():
+        found = said(*given)
+        assert found is not None
+        assert found[1].replace("\u00a0", " ") == wanted
+        assert len(f"| 09:12:33  {wanted} |") <= 80
+    assert said("pending") is None
+    failed = said("failed", failure_reason="insufficient_funds")
+    assert failed is not None
+    assert "not paid: not enough money" in failed[1]
+    part = said("partially_refunded", amount_refunded=500)
+    assert part is not None
+    assert "500\u00a0XOF of 68\u00a0500\u00a0XOF given back" in part[1]
+    assert sentence(Receipt(0.0, "evt_1", "endpoint.test", {}, 1), {}) is None
 
 
 def test_a_wrong_option_is_a_wrong_use(tmp_path: Path) -> None:

@@ -169,10 +169,11 @@ class OutboxMachine(RuleBasedStateMachine):
                     reached["suspects put back"] += 1
 
     @precondition(lambda self: self.held_by_workers)
-    @rule(data=st.data(), wait_ms=st.sampled_from([0, 0, 0, 1]))
-    def settle(self, data: st.DataObject, wait_ms: int) -> None:
-        """Some workers say what came of it: in time, after their lease, or after somebody else's claim."""
-        self.now_ms += wait_ms
+    @rule(data=st.data(), meanwhile=st.sampled_from([None, *PLACES]))
+    def settle(self, data: st.DataObject, meanwhile: str | None) -> None:
+        """Some workers say what came of it: in time, after their lease, after somebody else's claim, or held since."""
+        if meanwhile:
+            self.switch(meanwhile)
         chosen = data.draw(st.lists(st.sampled_from(self.held_by_workers), min_size=1, max_size=3, unique_by=id))
         if len({message.id for message in chosen}) < len(chosen):
             chosen = chosen[:1]

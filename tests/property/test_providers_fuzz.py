@@ -38,11 +38,16 @@ incomings = st.builds(
     st.binary(max_size=200),
     st.binary(max_size=400),
 )
+WORDS = ["paid", "success", "succeeded", "captured", "XOF", "eur", "5000", "-1", "1e9", "\x00", "\ud800"]
+TIMES = ["2026-11-20T09:00:00Z", "2026-99-99T00:00:00Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"]
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=30),
-    st.sampled_from(["paid", "success", "succeeded", "captured", "XOF", "eur", "5000", "-1", "1e9", "2026-99-99T00:00:00Z",
-                     "2026-11-20T09:00:00Z", "9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "\x00", "\ud800"]),
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=30),
+    st.sampled_from(WORDS + TIMES),
+)
 values = st.recursive(
     leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
 )

@@ -387,6 +387,23 @@ def test_a_work_that_ends_the_transaction_is_found_out(tmp_path: Path, how: str)
     run(tmp_path, scenario)
 
 
+def test_nothing_runs_after_a_work_that_ended_the_transaction(tmp_path: Path) -> None:
+    """Its neighbours behind it do not run outside a transaction: they get the next one, and are told they were kept."""
+
+    async def scenario(db: Database) -> None:
+        gate = Gate()
+        holder = await gate.shut(db)
+        wrong = asyncio.create_task(db.write(lambda tx: tx.exec_driver_sql("ROLLBACK").close()))
+        right = asyncio.create_task(db.write(add, "right"))
+        await until(waits(db, 2))
+        gate.opened.set()
+        answers = await asyncio.gather(holder, wrong, right, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [UnknownOutcome, UnknownOutcome, type(None)]
+        assert await db.read(words) == ["right"]
+
+    run(tmp_path, scenario, Limits(batch_ms=10_000))
+
+
 def test_cancelled_callers_abandon_only_the_waiting(tmp_path: Path) -> None:
     """Six hundred callers cancelled around the commit: all their work is kept, once, and the thread lives."""
 
@@ -503,6 +520,9 @@ def test_a_full_disk_is_never_acknowledged_and_heals_by_itself(tmp_path: Path) -
         assert not db.health.writable, "a commit of nothing proves nothing"
         await asyncio.sleep(0.15)
         assert not db.health.writable, "three probes, and still no room"
+        await db.write(pages, 6)
+        await asyncio.sleep(0.15)
+        assert not db.health.writable, "room for a few pages is not room to work in"
         await db.write(pages, 1000)
         await until(lambda: db.health.writable, 2)
         await db.write(add, "y")
@@ -591,8 +611,9 @@ def test_a_corrupt_page_met_by_a_reader_stops_the_service(tmp_path: Path) -> Non
         await db.write(lambda tx: [add(tx, "x" * 3000) for _ in range(50)])
 
     async def scenario(db: Database) -> None:
-        with pytest.raises(StorageFailed):
-            await db.read(words)
+        for _ in range(2):
+            with pytest.raises(StorageFailed):
+                await db.read(words)
         with pytest.raises(StorageFailed):
             await db.write(add, "more")
 

@@ -12,15 +12,19 @@ from service.sandbox.builder.wanted import Built, Credentials, Shape, Wanted, co
 CURRENCY = "XOF"
 
 
+def _number(wanted: Wanted) -> int | str:
+    digits = wanted.digits(9)
+    return int(digits) if digits.isdigit() else digits
+
+
 def _transaction(status: str) -> Shape:
     def shape(wanted: Wanted) -> dict[str, Any]:
         now = wanted.text("status", status)
-        number = wanted.digits(9)
         paid = now not in ("pending", "declined", "canceled", "expired")
         part = now.endswith("partially_refunded")
         fee = wanted.number("fee", 0)
         return {
-            "id": int(number) if number.isdigit() else number,
+            "id": _number(wanted),
             "klass": "v1/transaction",
             "reference": f"trx_{wanted.letters(16)}",
             "amount": wanted.major(),
@@ -57,7 +61,7 @@ def _transaction(status: str) -> Shape:
 
 
 def _payout(wanted: Wanted) -> dict[str, Any]:
-    return {"id": int(wanted.digits(9)), "klass": "v1/payout", "amount": wanted.major(), "status": "sent"}
+    return {"id": _number(wanted), "klass": "v1/payout", "amount": wanted.major(), "status": "sent"}
 
 
 EVENTS: Mapping[str, Shape] = {

@@ -81,7 +81,7 @@ def _refund(status: str, *, named: bool) -> Shape:
 def _dispute(status: str, resolution: str | None) -> Shape:
     def shape(wanted: Wanted) -> dict[str, Any]:
         return {
-            "id": int(wanted.text("dispute", "358950")),
+            "id": wanted.number("dispute", 358950),
             "refund_amount": _wire(wanted, wanted.number("refunded", wanted.amount)),
             "currency": wanted.currency,
             "status": wanted.text("status", status),

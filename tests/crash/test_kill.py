@@ -1,0 +1,212 @@
+"""
+kill -9 against the real server under load: nothing that was acknowledged is lost, and every event is delivered at
+least once, with the same id. The long form, with a thousand kills and simulated power cuts, comes with `make proof`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.support.service import SECRETS, Shop, open_shop, stripe_event, stripe_signature
+
+ROUNDS = 4
+CLIENTS = 16
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return int(trial.getsockname()[1])
+
+
+def environment(directory: Path, port: int) -> dict[str, str]:
+    """The settings of the server under test."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CAISSE_")},
+        **SECRETS,
+        "CAISSE_DATABASE_URL": f"sqlite:///{directory}/caisse.db",
+        "CAISSE_PORT": str(port),
+        "CAISSE_LOG_LEVEL": "warning",
+    }
+
+
+def caisse(directory: Path, port: int, *words: str) -> list[str]:
+    """The command line."""
+    return [sys.executable, "-m", "service.cli", *words]
+
+
+def start(directory: Path, port: int) -> subprocess.Popen[bytes]:
+    """`caisse serve`, ready to answer."""
+    log = (directory / "serve.log").open("ab")
+    server = subprocess.Popen(
+        caisse(directory, port, "serve"), env=environment(directory, port), stdout=log, stderr=log,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    log.close()
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        assert server.poll() is None, (directory / "serve.log").read_text()
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return server
+        except OSError:
+            time.sleep(0.02)
+    raise AssertionError("the server did not start")
+
+
+def create_merchant(directory: Path, port: int, url: str) -> None:
+    """`caisse merchant create`, with nothing running."""
+    done = subprocess.run(
+        caisse(directory, port, "merchant", "create", "Awa", "--webhook-url", url, "--json"),
+        env=environment(directory, port), capture_output=True, cwd=Path(__file__).parents[2], check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout)["endpoint"]["url"] == url
+
+
+async def send(port: int, prefix: str, acknowledged: set[str], stop: asyncio.Event) -> None:
+    """Distinct callbacks, one after the other, until told to stop or until the server is gone; notes every 200."""
+    async with aiohttp.ClientSession() as client:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            name = f"{prefix}_{number}"
+            body = json.dumps(stripe_event("payment_intent.succeeded", f"evt_{name}", intent=f"pi_{name}")).encode()
+            try:
+                async with client.post(
+                    f"http://127.0.0.1:{port}/webhooks/stripe",
+                    data=body,
+                    headers={"Stripe-Signature": stripe_signature(body)},
+                ) as answer:
+                    if answer.status == 200:
+                        acknowledged.add(f"pi_{name}")
+            except (aiohttp.ClientError, OSError):
+                return
+
+
+def told(shop: Shop) -> dict[str, set[str]]:
+    """For every payment of the provider: the ids of the success events that the shop received."""
+    seen: dict[str, set[str]] = {}
+    for event in shop.events:
+        if event["type"] == "payment.succeeded":
+            seen.setdefault(event["data"]["payment"]["provider_reference"], set()).add(event["id"])
+    return seen
+
+
+@pytest.mark.timeout(180)
+def test_p1_p5_kill_9_under_load_loses_nothing_and_delivers_each_at_least_once(tmp_path: Path) -> None:
+    """P1, P5: four kills at random moments; afterwards what the clients noted, the database and the shop agree."""
+    luck = random.Random(20261121)
+    port = free_port()
+    acknowledged: set[str] = set()
+
+    async def run() -> None:
+        async with open_shop() as shop:
+            await asyncio.to_thread(create_merchant, tmp_path, port, shop.url)
+            for round_ in range(ROUNDS):
+                server = await asyncio.to_thread(start, tmp_path, port)
+                stop = asyncio.Event()
+                senders = [
+                    asyncio.create_task(send(port, f"{round_}_{n}", acknowledged, stop)) for n in range(CLIENTS)
+                ]
+                before = len(acknowledged)
+                while len(acknowledged) < before + 40:
+                    await asyncio.sleep(0.01)
+                await asyncio.sleep(luck.uniform(0.05, 0.6))
+                server.kill()
+                await asyncio.to_thread(server.wait)
+                stop.set()
+                await asyncio.gather(*senders)
+            server = await asyncio.to_thread(start, tmp_path, port)
+            try:
+                until = time.monotonic() + 60
+                while acknowledged - told(shop).keys():
+                    assert time.monotonic() < until, f"{len(acknowledged - told(shop).keys())} never reached the shop"
+                    await asyncio.sleep(0.1)
+            finally:
+                server.send_signal(signal.SIGTERM)
+                assert await asyncio.to_thread(server.wait) == 0
+            assert all(len(ids) == 1 for ids in told(shop).values()), "one success was told under two ids"
+
+    asyncio.run(run())
+    with sqlite3.connect(tmp_path / "caisse.db") as database:
+        kept = {row[0] for row in database.execute("SELECT provider_reference FROM payments")}
+        assert acknowledged <= kept
+        assert len(acknowledged) >= ROUNDS * 40
+        (twice,) = database.execute("SELECT count(*) - count(DISTINCT movement) FROM facts").fetchone()
+        assert twice == 0
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+@pytest.mark.timeout(60)
+def test_killing_the_printed_pid_frees_the_port(tmp_path: Path) -> None:
+    """One process: after kill -9 of the pid it printed, nobody serves the port, and the next start has it."""
+    port = free_port()
+    server = start(tmp_path, port)
+    try:
+        until = time.monotonic() + 10
+        while not (said := re.search(r"\(pid (\d+)\)", (tmp_path / "serve.log").read_text())):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert json.loads((tmp_path / "caisse.db.lock.json").read_text())["pid"] == int(said[1])
+        os.kill(int(said[1]), signal.SIGKILL)
+    finally:
+        server.kill()
+        server.wait()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+    again = start(tmp_path, port)
+    again.send_signal(signal.SIGTERM)
+    assert again.wait() == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_second_start_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    """Neither the database nor the port is ever shared: exit 1, and the sentence says who has it."""
+    port = free_port()
+    server = start(tmp_path, port)
+    other = tmp_path / "other"
+    other.mkdir()
+    try:
+        for directory, wanted in ((tmp_path, str(server.pid)), (other, "in use")):
+            done = subprocess.run(
+                caisse(directory, port, "serve"), env=environment(directory, port), capture_output=True, check=False,
+                cwd=Path(__file__).parents[2], timeout=30,
+            )  # fmt: skip
+            assert done.returncode == 1
+            said = done.stderr.decode()
+            assert wanted in said and "Traceback" not in said, said
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_wrong_setting_stops_the_start_with_one_sentence_naming_it(tmp_path: Path) -> None:
+    """No traceback, no half start: the setting's name and what it wants."""
+    for name, value in (("CAISSE_PORT", "eighty"), ("CAISSE_STRIPE_WEBHOK_SECRETS", "x"),
+                        ("CAISSE_DATABASE_URL", "postgresql://a/b"), ("CAISSE_TIMEZONE", "Mars/Olympus")):  # fmt: skip
+        env = environment(tmp_path, 0) | {name: value}
+        done = subprocess.run(
+            caisse(tmp_path, 0, "serve"), env=env, capture_output=True, check=False, timeout=30,
+            cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        said = done.stderr.decode().strip()
+        assert done.returncode != 0 and name in said and "Traceback" not in said, said
+        assert len(said.splitlines()) <= 2, said

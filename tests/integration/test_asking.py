@@ -1,0 +1,186 @@
+"""Monetbil, Moneroo and eBilling: their callbacks move no money; the provider's answer to our question does (A12)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from service.callbacks.tables import callbacks
+from service.payments import ask
+from service.payments.tables import attention, facts, payments
+from service.sandbox.builder import build
+from service.sandbox.standin import Book, Entry, Keys, StandIn
+from service.schema import outbox_tables
+from tests.support.service import Till, eventually, till
+
+messages = outbox_tables.messages
+KEYS = Keys("pvk_sandbox_of_the_tests", "shop", "shared", "monetbil-service")
+PAID = {"monetbil": "success", "moneroo": "payment.success", "ebilling": "paid"}
+CURRENCY = {"monetbil": "XAF", "moneroo": "XOF", "ebilling": "XAF"}
+ASKED = sorted(PAID)
+
+
+@asynccontextmanager
+async def asking(directory: Path, **settings: str) -> AsyncIterator[tuple[Till, StandIn, Book]]:
+    """A service whose three weak providers are played by the stand-in."""
+    book = Book()
+    standin = StandIn(book, KEYS)
+    bases = await standin.start()
+    try:
+        places = {f"{name}_base_url": base for name, base in bases.items()}
+        async with till(directory, **(places | settings)) as t:
+            yield t, standin, book
+    finally:
+        await standin.stop()
+
+
+async def call_back(t: Till, provider: str, event: str | None = None, **fields: object) -> tuple[int, bytes, str]:
+    """One genuine callback; (status, answer, the provider's id of the payment)."""
+    entry = t.app.registry.default(provider)
+    assert entry is not None
+    wanted = {"amount": "5000", "currency": CURRENCY[provider], "live": "false", "reference": "CMD-1"} | fields
+    built = build(provider, event or PAID[provider], entry.credentials, t.app.clock(), wanted)
+    async with t.client.request(
+        built.method, t.url + built.path_suffix, data=built.body, headers=dict(built.headers)
+    ) as answer:
+        return answer.status, await answer.read(), built.payment
+
+
+@pytest.mark.parametrize("provider", ASKED)
+def test_until_answered_the_payment_is_pending_and_the_answer_decides(tmp_path: Path, provider: str) -> None:
+    """The callback says paid; the payment is pending until the provider itself says so, then succeeded."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, standin, book):
+            number = build(provider, PAID[provider], t.app.registry.default(provider).credentials, 1,  # type: ignore[union-attr]
+                           {"reference": "CMD-1"}).payment  # fmt: skip
+            entry = book.write(provider, number, Entry("succeeded", 5000, CURRENCY[provider], "CMD-1", fail_times=10**6))
+            status, answer, payment = await call_back(t, provider)
+            assert (status, payment) == (200, number)
+            assert provider != "monetbil" or answer == b"received"
+            await eventually(lambda: sum(standin.asked.values()) >= 1)
+            await t.shop.wait_for(1)
+            assert t.shop.types == ["payment.pending"]
+            assert [(p.status, p.captured_minor) for p in await t.rows(payments)] == [("pending", 0)]
+
+            entry.fail_times = 0
+            await t.app.db.write(lambda tx: tx.execute(messages.update().where(messages.c.topic == "ask")
+                                                       .values(due_at_ms=1)))  # fmt: skip
+            t.app.nudge()
+            await t.shop.wait_for(2)
+            assert t.shop.types == ["payment.pending", "payment.succeeded"]
+            row = (await t.rows(payments))[0]
+            assert (row.status, row.captured_minor, row.exceptions) == ("succeeded", 5000, "")
+            assert {f.source for f in await t.rows(facts, facts.c.kind == "captured")} == {"answer"}
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("provider", ASKED)
+def test_a_callback_that_says_paid_when_the_provider_says_failed_is_a_failure(tmp_path: Path, provider: str) -> None:
+    """Somebody who can forge the weak callback gets nothing by it."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, book):
+            number = (await _number(t, provider)).strip()
+            book.write(provider, number, Entry("failed", 5000, CURRENCY[provider], "CMD-1"))
+            assert (await call_back(t, provider))[0] == 200
+            await t.shop.wait_for(2)
+            assert t.shop.types == ["payment.pending", "payment.failed"]
+            assert [p.captured_minor for p in await t.rows(payments)] == [0]
+
+    asyncio.run(run())
+
+
+async def _number(t: Till, provider: str) -> str:
+    entry = t.app.registry.default(provider)
+    assert entry is not None
+    return build(provider, PAID[provider], entry.credentials, 1, {"reference": "CMD-1"}).payment
+
+
+@pytest.mark.parametrize("provider", ASKED)
+def test_the_answer_corrects_the_amount_that_the_callback_claimed(tmp_path: Path, provider: str) -> None:
+    """A claim of 5,000 and a truth of 100: the payment asks for and has 100, nothing else is ever told as paid."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, book):
+            book.write(provider, await _number(t, provider), Entry("succeeded", 100, CURRENCY[provider], "CMD-1"))
+            await call_back(t, provider)
+            await t.shop.wait_for(2)
+            await t.settled()
+            row = (await t.rows(payments))[0]
+            assert row.captured_minor == 100
+            told = [e["data"]["payment"] for e in t.shop.events if e["type"] == "payment.succeeded"]
+            assert all(p["amount"] == p["amount_captured"] == 100 for p in told)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("provider", ASKED)
+def test_r8_a_provider_that_does_not_answer_leaves_the_payment_as_it_is(tmp_path: Path, provider: str) -> None:
+    """R8: a time-out or a refusal deletes nothing and concludes nothing; it is asked again on schedule."""
+
+    async def run() -> None:
+        async with asking(tmp_path, **{f"{provider}_base_url": "http://127.0.0.1:9"}) as (t, _, _book):
+            await call_back(t, provider)
+            await t.settled()
+            assert [p.status for p in await t.rows(payments)] == ["pending"]
+            question = (await t.rows(messages, messages.c.topic == "ask"))[0]
+            assert (question.state, question.tries, question.last_error) == ("pending", 1, "refused")
+            tries = await t.rows(outbox_tables.tries, outbox_tables.tries.c.message_id == question.id)
+            assert [one.error for one in tries] == ["refused"]
+
+    asyncio.run(run())
+
+
+def test_a_question_never_answered_is_put_before_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the schedule is spent, the payment stays pending and stands in the attention list."""
+    monkeypatch.setattr(ask, "DELAYS_MS", ())
+
+    async def run() -> None:
+        async with asking(tmp_path, moneroo_base_url="http://127.0.0.1:9") as (t, _, _book):
+            await call_back(t, "moneroo")
+            await t.settled()
+            assert [p.status for p in await t.rows(payments)] == ["pending"]
+            assert [a.reason for a in await t.rows(attention)] == ["never_answered"]
+
+    asyncio.run(run())
+
+
+def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
+    """The secret token in the address is the account: without it, nothing is even read."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, standin, _):
+            for path in ("/webhooks/ebilling", "/webhooks/ebilling/", "/webhooks/ebilling/wrong", "/webhooks/ebilling/é"):
+                assert await t.post(path, b"reference=1&amount=1&billingid=5") == (401, b"")
+            assert await t.count(callbacks) == 0 and not standin.asked
+
+    asyncio.run(run())
+
+
+def test_monetbil_by_get_and_unsigned_only_where_the_account_allows_it(tmp_path: Path) -> None:
+    """Its service may notify by GET; without a sign it is 401, unless allowed, and then it only makes us ask."""
+
+    async def run() -> None:
+        async with asking(tmp_path, monetbil_allow_unsigned="true") as (t, standin, book):
+            number = await _number(t, "monetbil")
+            book.write("monetbil", number, Entry("succeeded", 5000, "XAF", "CMD-1"))
+            assert (await call_back(t, "monetbil", method="GET"))[:2] == (200, b"received")
+            await t.shop.wait_for(2)
+            asked = sum(standin.asked.values())
+            status, _ = await t.post("/webhooks/monetbil", f"transaction_id={number}&status=success&amount=9".encode())
+            assert status == 200
+            await eventually(lambda: sum(standin.asked.values()) > asked)
+            await t.settled()
+            assert [p.captured_minor for p in await t.rows(payments)] == [5000]
+        async with asking(tmp_path / "strict") as (t, standin, _):
+            status, _ = await t.post("/webhooks/monetbil", b"transaction_id=1&status=success&amount=9")
+            assert status == 401 and not standin.asked
+
+    (tmp_path / "strict").mkdir()
+    asyncio.run(run())
