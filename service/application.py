@@ -318,13 +318,13 @@ def build(settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None) 
 
 async def serve(settings: Settings, ready: Callable[[Application], None] = lambda _: None) -> int:
     """Serve until SIGTERM or SIGINT (returns 0), or until the storage fails (70)."""
-    app = build(settings)
-    await app.start()
-    ready(app)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)  # before the start, so that one that comes during it is heard
+    app = build(settings)
+    await app.start()
+    ready(app)
     waiting = [asyncio.create_task(stop.wait()), asyncio.create_task(app.failed.wait())]
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     for task in waiting:

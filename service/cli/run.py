@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,9 +34,6 @@ def settings() -> Settings:
 
 def run(command: str, /, *, progress_of: str | None = None, read: Settings | None = None, **arguments: Any) -> Any:
     """Run a command; `progress_of` names the long work whose bar is shown on a terminal."""
-    from service import logs
-
-    logs.configure("error")  # the terminal belongs to the answer
     with bar(progress_of) as progress:
         return asyncio.run(_run(read or settings(), command, arguments, progress))
 
@@ -67,9 +65,10 @@ async def _run(read: Settings, name: str, arguments: dict[str, Any], progress: P
 
 
 async def _alone(read: Settings, name: str, arguments: dict[str, Any], progress: Progress | None) -> Any:
-    from service import commands
+    from service import commands, logs
     from service.application import build
 
+    logs.configure("error")  # the terminal belongs to the answer
     app = build(read)
     await app.open()
     try:
@@ -81,16 +80,14 @@ async def _alone(read: Settings, name: str, arguments: dict[str, Any], progress:
 @contextlib.contextmanager
 def bar(title: str | None) -> Iterator[Progress | None]:
     """A progress bar on a terminal; nothing elsewhere, or without a title."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if title is None or not console.is_terminal:
+    if title is None or not sys.stderr.isatty():
         yield None
         return
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
+    with Bar(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
