@@ -36,8 +36,8 @@ test: $(READY_TO_TEST) ## Set up and run the whole test suite (ARGS='-k name' fo
 	@exec $(BIN)/python -m pytest --quiet --numprocesses 2 --dist worksteal $(ARGS)
 
 check: $(READY_TO_TEST) ## Format, lint, types and house rules: fast, before every push
-	@$(BIN)/ruff format --check --quiet . || { echo "Formatting differs: run 'make format'."; exit 1; }
-	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet --output-format concise . || { echo "Formatting differs: run 'make format'."; exit 1; }
+	@$(BIN)/ruff check --quiet --output-format concise .
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/python -m pytest --quiet tests/tidy
 

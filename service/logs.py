@@ -78,6 +78,7 @@ def configure(level: str = "info", *, human: bool | None = None, stream: TextIO 
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         safe_exception,
         redact,
+        _word_first,
     ]
     render: Any = (
         structlog.dev.ConsoleRenderer(colors=target.isatty(), event_key="event", pad_event_to=28)
@@ -99,6 +100,7 @@ def configure(level: str = "info", *, human: bool | None = None, stream: TextIO 
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # seven lines at every migration
     for name in ("uvicorn.access", "granian.access", "aiohttp.access"):
         logging.getLogger(name).disabled = True
     logging.captureWarnings(True)
@@ -158,6 +160,12 @@ def redact(logger: Any, name: str, fields: MutableMapping[str, Any]) -> MutableM
         else:
             fields[key] = REDACTED
     return fields
+
+
+def _word_first(logger: Any, name: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The processor: when, how grave and what, before the fields."""
+    first = {key: fields[key] for key in ("timestamp", "level", "event") if key in fields}
+    return {**first, **fields}
 
 
 def safe_exception(logger: Any, name: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

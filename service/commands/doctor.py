@@ -114,7 +114,7 @@ def _accounts(app: Application, found: Findings) -> None:
                 if credential.calls
                 else "use it"
             )
-            how = f"set CAISSE_{entry.provider}_{name}".upper().replace("SET ", "set ", 1)
+            how = "set " + f"CAISSE_{entry.provider}_{name}".upper()
             if entry.stored:
                 how = f"`caisse account rotate {entry.id} {name}`"
             found.say(label, "fail", f"{name} is missing, so we cannot {use}: {how}. {credential.where}".rstrip())

@@ -223,6 +223,17 @@ def test_nonsense_is_refused(sent: bytes) -> None:
     with_server(scenario)
 
 
+def test_a_giant_request_is_refused_though_it_is_well_formed() -> None:
+    """Over 1 MB nothing runs, the right token or not."""
+
+    async def scenario(server: Server) -> None:
+        request = {"token": server.token, "command": "echo", "arguments": {"name": "x" * (3 << 20)}}
+        answer = await exchange(server, json.dumps(request).encode() + b"\n")
+        assert answer == b"" or json.loads(answer)["error"]["code"] == "bad_request"
+
+    with_server(scenario)
+
+
 def test_a_slow_client_is_dropped_and_holds_up_nobody() -> None:
     """A request that trickles in ends at the deadline, while others are served."""
 

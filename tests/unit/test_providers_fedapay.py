@@ -186,4 +186,17 @@ def test_every_word_of_fedapay_has_an_opinion() -> None:
         "approved_partially_refunded",
         "transferred_partially_refunded",
     }
-    assert {f"transaction.{name}" for name in ["created", "approved", "declined", "canceled", "transferred", "updated", "deleted", "refunded", "expired"]} <= set(fedapay.EVENTS)  # fmt: skip
+    assert {
+        f"transaction.{name}"
+        for name in [
+            "created",
+            "approved",
+            "declined",
+            "canceled",
+            "transferred",
+            "updated",
+            "deleted",
+            "refunded",
+            "expired",
+        ]
+    } <= set(fedapay.EVENTS)

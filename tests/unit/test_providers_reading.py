@@ -21,7 +21,8 @@ from tests.conformance.wire import NOW_MS, credentials
     ("value", "currency", "minor"),
     [
         (5000, "XOF", 5000), ("5000", "XAF", 5000), (Decimal("5000.0"), "GNF", 5000), ("12000", "RWF", 12_000),
-        ("10.50", "EUR", 1050), ("1.234", "KWD", 1234), (10, "EUR", 1000), ("10.505", "EUR", None), ("0.5", "XOF", None),
+        ("10.50", "EUR", 1050), ("1.234", "KWD", 1234),
+        (10, "EUR", 1000), ("10.505", "EUR", None), ("0.5", "XOF", None),
         (0, "XOF", 0), (-1, "XOF", None), ("-1", "XOF", None), (True, "XOF", None), (None, "XOF", None),
         (10.0, "EUR", None), ("1e3", "XOF", None), ("１", "XOF", None), ("", "XOF", None), (" 1", "XOF", None),
         ("1_0", "XOF", None), (Decimal("NaN"), "XOF", None), (Decimal("Infinity"), "XOF", None),

@@ -15,8 +15,9 @@ from aiohttp import web
 from service.providers import PROVIDERS
 from service.providers.base import Ask, Parked, Refused, Unmapped, Verified
 from service.sandbox.builder import build
-from service.sandbox.player import Player, Step, Story, Teller, incoming, plots
+from service.sandbox.player import Player, incoming
 from service.sandbox.standin import Book
+from service.sandbox.stories import Step, Story, Teller, plots
 
 NOW_MS = 1_795_165_200_000
 CREDENTIALS: dict[str, dict[str, list[str]]] = {

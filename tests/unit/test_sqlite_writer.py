@@ -752,3 +752,14 @@ def test_the_wal_stays_small_under_load(tmp_path: Path) -> None:
         await until(lambda: db.stats.wal_bytes == 0)
 
     run(tmp_path, scenario, Limits(checkpoint_bytes=200_000, idle_ms=50))
+
+
+def test_work_that_goes_on_makes_no_checkpoints(tmp_path: Path) -> None:
+    """Below the threshold only an idle writer empties the WAL: one checkpoint a batch would cost an fsync each."""
+
+    async def scenario(db: Database) -> None:
+        for _ in range(30):
+            await db.write(add, "x")
+        assert db.stats.checkpoints == 0
+
+    run(tmp_path, scenario, Limits(idle_ms=60_000))
