@@ -31,7 +31,7 @@ from outbox.webhook import Sender, open_session
 from service import __version__, migrations
 from service.api.site import Site
 from service.callbacks.intake import Intake
-from service.callbacks.process import ASK, DEFERRED, NO_MERCHANT, Processor, Report, revive
+from service.callbacks.process import ASK, DEFERRED, NO_MERCHANT, UNKNOWN_TYPE, Processor, Report, revive
 from service.config import Settings
 from service.control import Server as ControlServer
 from service.control import serve as serve_control
@@ -53,6 +53,8 @@ from service.seal import Seal, bound_to, load_keys
 log: Any = structlog.get_logger()
 
 STORAGE_FAILED = 70
+OPEN_WAIT_MS = 3_000
+"""A command line may have the database for a moment; another service is told of after this."""
 GRACE_MS = 12_000
 """How long a stop waits for webhooks in flight: a little longer than one may take."""
 
@@ -61,6 +63,7 @@ CALLBACK_RETRIES_MS = {
     "monetbil": (10_000, 30_000, 60_000),
     "payments": (10_000, 30_000, 90_000, 270_000, 810_000),
 }
+_DIED_AS = dict.fromkeys(CALLBACK_RETRIES_MS, "callback_dead") | {ASK: "never_answered"}
 CALLBACK_BATCH = 20
 """Callbacks worked on in one transaction: few enough that intake never waits long behind them."""
 
@@ -144,8 +147,9 @@ class Application:
 
     async def start(self) -> None:
         """Open, and begin to serve on the settings' address. Raises OSError when the port is taken."""
-        await self.open()
+        await self.open(wait_ms=OPEN_WAIT_MS)
         try:
+            self.metrics.watch_storage(lambda: (self.db.stats, self.db.health.writable))
             self.port = _free_port(self.settings.host, self.settings.port)
             self.guard.own_ports = frozenset({self.port})
             await self.db.write(self.queue.forget_leases, self.clock())
@@ -199,7 +203,9 @@ class Application:
         client = httpx.AsyncClient(
             transport=AiohttpTransport(client=self._asking), timeout=ask.LIMIT_MS / 1000, trust_env=False
         )
-        asker = Asker(lambda: self.registry, self.processor, client, self.ids, self.clock, self._reported)
+        asker = Asker(
+            lambda: self.registry, self.processor, client, self.ids, self.clock, self._reported, self.metrics.asked
+        )
         topics = [
             Topic(
                 Policy(name, delays_ms, lease_ms=70_000, limit_ms=60_000, batch=CALLBACK_BATCH),
@@ -225,7 +231,7 @@ class Application:
             ),
         ]
         self.metrics.know_queues(topic.policy.topic for topic in topics)
-        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self._happened)
+        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self._happened)  # noqa: S311 - jitter
 
     def _work_on_callbacks(self, topic: str) -> Callable[[Connection, Sequence[Message]], list[Outcome]]:
         def work(tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
@@ -236,7 +242,7 @@ class Application:
         return work
 
     def _put_before_a_person(self, tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
-        self.processor.overdue(tx, messages)
+        self._reported(DEFERRED, "", self.processor.overdue(tx, messages))
         return [Done() for _ in messages]
 
     def _reported(self, topic: str, key: str, report: Report) -> None:
@@ -261,11 +267,15 @@ class Application:
                     del self._reports[key]
             case _:
                 pass
+        if event.what == "died" and event.topic in _DIED_AS:
+            for _ in range(event.count):
+                self.metrics.attention(_DIED_AS[event.topic])
         if event.topic == WEBHOOK and event.what in ("done", "retried", "died", "held"):
             self.metrics.delivery(event.what, event.count)
         if event.what.endswith(("_raised", "_failed")) or event.what in ("died", "stale"):
             log.error(
-                f"outbox.{event.what}",
+                "outbox.trouble",
+                what=event.what,
                 topic=event.topic,
                 count=event.count,
                 message_id=list(event.message_ids),
@@ -274,11 +284,18 @@ class Application:
 
     def _tell(self, report: Report) -> None:
         for callback_id, provider, kind, status, reason in report.finished:
-            self.metrics.callback_finished(provider, status)
-            if status in ("parked", "deferred"):
-                log.warning(f"callback.{status}", callback_id=callback_id, provider=provider, kind=kind, reason=reason)
-            else:
-                log.debug(f"callback.{status}", callback_id=callback_id, provider=provider, kind=kind, reason=reason)
+            self.metrics.callback_finished(provider, "unmapped" if reason == UNKNOWN_TYPE else status)
+            say = log.warning if status in ("parked", "deferred") else log.debug
+            say(
+                "callback.finished",
+                callback_id=callback_id,
+                provider=provider,
+                kind=kind,
+                status=status,
+                reason=reason,
+            )
+        for reason in report.attention:
+            self.metrics.attention(reason)
         for callback_id, pair in report.illegal:
             self.metrics.illegal_transition("attempt")
             log.info("payment.illegal_transition", callback_id=callback_id, what=pair)

@@ -51,10 +51,7 @@ DELIVERY_ERRORS = (
     "gone", "http_3xx", "http_4xx", "http_5xx", "scheme", "user_info", "port", "own_port", "forbidden_address",
     "https_required", "unsettled", "raised", "cannot_open",
 )  # fmt: skip
-ATTENTION = (
-    *Problem, "parked", "deferred_too_long", "callback_dead", "never_answered", "other_body", "merged",
-    "endpoint_disabled",
-)  # fmt: skip
+ATTENTION = (*Problem, "merged", "deferred_too_long", "callback_dead", "never_answered")
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -36,7 +36,7 @@ _CLOSE = [(b"connection", b"close")]  # what is still coming is not read
 _MORE = {503: [(b"retry-after", b"5")], 408: _CLOSE, 413: _CLOSE, 431: _CLOSE}
 
 
-class _Fault(Exception):  # noqa: N818 - an answer, not an accident
+class _Fault(Exception):
     def __init__(self, status: int, code: str, detail: str) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail

@@ -1,4 +1,4 @@
-"""The HTTP face: the callback routes, health, metrics, and the server they run in (Granian, embedded in our process)."""
+"""The HTTP face: callback routes, health, metrics, and the server they run in (Granian, embedded in our process)."""
 
 from __future__ import annotations
 
@@ -100,9 +100,7 @@ class Site:
             websockets=False,
             backlog=BACKLOG,
             log_enabled=False,
-            http1_settings=HTTP1Settings(
-                header_read_timeout=HEADER_DEADLINE_MS, max_buffer_size=HEADER_BUFFER_BYTES
-            ),
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_DEADLINE_MS, max_buffer_size=HEADER_BUFFER_BYTES),
         )
         self._serving = asyncio.create_task(self._server.serve(), name="http")
         until = time.monotonic() + STOP_S
@@ -124,7 +122,7 @@ class Site:
         self._server.stop()  # type: ignore[no-untyped-call] # Granian has no annotations here
         await self._serving
         until = time.monotonic() + STOP_S
-        while self.callbacks.answering and time.monotonic() < until:
+        while self.callbacks.answering and time.monotonic() < until:  # noqa: ASYNC110 - a count, looked at once a stop
             await asyncio.sleep(0.01)
 
 

@@ -57,6 +57,8 @@ class Intake:
 
     def check(self, account: Entry, incoming: Incoming, at_ms: int, received_at_ms: int) -> Arrival | NotVerified:
         """Verify as of `at_ms`, and make of it what will be kept."""
+        if account.missing:
+            return NotVerified("half_set")
         provider = PROVIDERS[account.provider]
         verdict = provider.verify(incoming, account.credentials, at_ms)
         if isinstance(verdict, Refused):
@@ -77,5 +79,3 @@ class Intake:
             received_at_ms=received_at_ms,
             parked=TEST_ON_LIVE if test_on_live else "",
         )
-
-

@@ -33,6 +33,7 @@ DEFERRED = "deferred"
 DEFERRED_FOR_MS = 72 * 3_600_000
 """How long a callback may wait for what it speaks of; then a person is asked to look."""
 
+UNKNOWN_TYPE = "unknown_type"
 NO_MERCHANT = ""
 """What a callback waits for when its account belongs to nobody yet."""
 
@@ -44,6 +45,7 @@ class Report:
     finished: list[tuple[str, str, str, str, str]] = field(default_factory=list)  # id, provider, kind, status, reason
     moved: list[Moved] = field(default_factory=list)
     illegal: list[tuple[str, str]] = field(default_factory=list)  # callback id, state+fact
+    attention: list[str] = field(default_factory=list)  # reasons, beside those that a payment's move carries
 
 
 _CALLBACKS = select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expanding=True)))
@@ -71,10 +73,7 @@ class Processor:
         todo = [rows[id_] for id_ in callback_ids if id_ in rows and rows[id_]["status"] == "received"]
         if not todo:
             return Report()
-        owners = {
-            row.id: row
-            for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})
-        }
+        owners = {row.id: row for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})}
         meanings = [self._translate(row) for row in todo]
         book = Book(tx, self._queue, self._ids, now_ms)
         book.load(name for meaning in meanings for name in _names(meaning))
@@ -109,9 +108,7 @@ class Processor:
         if isinstance(heard, Heard):
             report.illegal += [(callback_id or "", pair) for pair in heard.illegal]
             if callback_id:
-                tx.execute(
-                    update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=heard.payment_id)
-                )
+                tx.execute(update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=heard.payment_id))
         revive(tx, self._queue, book.known, now_ms)
         report.moved = book.moved
         return report
@@ -132,19 +129,18 @@ class Processor:
         now_ms: int,
     ) -> dict[str, Any]:
         id_ = row["id"]
+        told: Told | None = None
         match meaning:
             case Ignored(reason):
                 return _finish(id_, "ignored", now_ms, reason)
             case Unmapped(_):
-                return _finish(id_, "ignored", now_ms, "unknown_type")
+                return _finish(id_, "ignored", now_ms, UNKNOWN_TYPE)
             case Parked(reason):
                 return _finish(id_, "parked", now_ms, reason)
-            case Ask() | Told() if owner.merchant_id is None:
-                return self._defer(tx, row, (NO_MERCHANT,), promises, now_ms)
-            case Told():
-                told: Told | None = meaning
-            case Ask():
-                told = meaning.told
+            case Told() | Ask():
+                told = meaning.told if isinstance(meaning, Ask) else meaning
+        if owner.merchant_id is None:
+            return self._defer(tx, row, (NO_MERCHANT,), promises, now_ms)
         payment_id: str | None = None
         account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
         if told is not None:
@@ -205,7 +201,7 @@ class Processor:
         ]
         tell(tx, self._queue, news, self._ids, now_ms)
 
-    def overdue(self, tx: Connection, messages: Sequence[Message]) -> None:
+    def overdue(self, tx: Connection, messages: Sequence[Message]) -> Report:
         """The 72 hours are over: whoever is still deferred is put before a person."""
         now_ms = self._clock()
         still = tx.execute(
@@ -213,8 +209,11 @@ class Processor:
                 callbacks.c.id.in_([message.subject for message in messages]), callbacks.c.status == "deferred"
             )
         )
+        report = Report()
         for row in still.all():
             open_attention(tx, self._ids, row.id, "deferred_too_long", row.reason or "", now_ms)
+            report.attention.append("deferred_too_long")
+        return report
 
     def died(self, tx: Connection, messages: Sequence[Message]) -> None:
         """Their retries are spent: visible as dead, to be run again by a person."""

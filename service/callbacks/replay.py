@@ -1,4 +1,4 @@
-"""Run again what rests: parked, deferred and dead callbacks, and quarantined ones that verify by now. By a person, with a reason."""
+"""Running again what rests, by a person and with a reason: parked, deferred, dead and quarantined callbacks."""
 
 from __future__ import annotations
 
@@ -41,24 +41,22 @@ async def replay(app: Application, id_: str, reason: str, actor: str) -> dict[st
     return result
 
 
-def run_again(
-    tx: Connection, queue: Queue, id_: str, reason: str, actor: str, now_ms: int, ids: Ids
-) -> dict[str, Any]:
+def run_again(tx: Connection, queue: Queue, id_: str, reason: str, actor: str, now_ms: int, ids: Ids) -> dict[str, Any]:
     """Back to `received`, with a new message and a fresh budget of retries; the step itself is repeatable."""
     row = tx.execute(select(callbacks).where(callbacks.c.id == id_)).one_or_none()
     if row is None:
         raise NotFound("callback", id_, _LISTED)
     if row.status not in _RESTING:
-        raise Refusal(
-            "not_resting", f"{id_} is {row.status}; only {', '.join(_RESTING)} callbacks can be run again."
-        )
+        raise Refusal("not_resting", f"{id_} is {row.status}; only {', '.join(_RESTING)} callbacks can be run again.")
     times = tx.execute(
         select(func.count()).where(
             audit.c.subject == id_, audit.c.action == REPLAYED, audit.c.at_ms > now_ms - 3_600_000
         )
     ).scalar_one()
     if times >= AGAIN_PER_HOUR:
-        raise Refusal("too_often", f"{id_} was run again {times} times in the last hour; wait, or look into its reason.")
+        raise Refusal(
+            "too_often", f"{id_} was run again {times} times in the last hour; wait, or look into its reason."
+        )
     By(actor, now_ms, ids).write_down(tx, REPLAYED, id_, reason)
     tx.execute(delete(waits).where(waits.c.callback_id == id_))
     tx.execute(

@@ -44,7 +44,9 @@ callbacks = Table(
         "status IN ('received', 'processed', 'ignored', 'parked', 'deferred', 'dead')", name="status_known"
     ),
     # Small: only what a person may have to look at.
-    Index("ix_callbacks_open", "status", "received_at_ms", sqlite_where=text("status IN ('parked', 'deferred', 'dead')")),
+    Index(
+        "ix_callbacks_open", "status", "received_at_ms", sqlite_where=text("status IN ('parked', 'deferred', 'dead')")
+    ),
     Index("ix_callbacks_payment_id", "payment_id", sqlite_where=text("payment_id IS NOT NULL")),
 )
 

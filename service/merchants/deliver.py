@@ -33,7 +33,7 @@ class Deliverer:
         self._ids, self._clock, self._metrics = ids, clock, metrics
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Webhook | None]:
-        """Body, address and secrets of each, read in the claim's own transaction. None: its endpoint is not to be used."""
+        """Body, address and secrets of each, read in the claim's transaction. None: its endpoint is not to be used."""
         bodies = {row.id: row.body for row in tx.execute(_EVENTS, {"wanted": sorted({m.subject for m in messages})})}
         wanted = sorted({message.destination for message in messages})
         rows = {row.id: row for row in tx.execute(_ENDPOINTS, {"wanted": wanted})}

@@ -70,9 +70,9 @@ def delivery_id(event_id: str, endpoint_id: str, number: int = 0) -> str:
     return f"{WEBHOOK}:{event_id}:{endpoint_id}:{number}"
 
 
-_ENDPOINTS = select(
-    endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events, endpoints.c.status
-).where(endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True)))
+_ENDPOINTS = select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events, endpoints.c.status).where(
+    endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True))
+)
 
 
 def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: int) -> list[str]:

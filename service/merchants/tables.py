@@ -38,7 +38,7 @@ accounts = Table(
     Column("origin", Text, nullable=False),  # settings | stored
     Column("status", Text, nullable=False, server_default="active"),
     Column("base_url", Text),
-    Column("credentials", LargeBinary),  # sealed (AES-GCM bound to this row); NULL when they come from the settings
+    Column("credentials", LargeBinary),  # sealed, bound to this row; NULL: from the settings
     milliseconds("created_at_ms"),
     CheckConstraint("status IN ('active', 'disabled')", name="status_known"),
     CheckConstraint("origin IN ('settings', 'stored')", name="origin_known"),
@@ -63,7 +63,9 @@ endpoints = Table(
     identifier(),
     Column("merchant_id", Text, ForeignKey("merchants.id"), nullable=False, index=True),
     Column("url", Text, nullable=False),
-    Column("events", Text, nullable=False, server_default="*"),  # comma-separated types, or * for all but provider.event
+    Column(
+        "events", Text, nullable=False, server_default="*"
+    ),  # comma-separated types, or * for all but provider.event
     Column("status", Text, nullable=False),  # enabled | disabled
     Column("disabled_reason", Text),
     Column("schedule", Text, nullable=False, server_default="standard"),  # standard | short | seconds, comma-separated
@@ -113,7 +115,6 @@ audit = Table(
 installation = Table(
     "installation",
     metadata,
-    Column("name", Text, primary_key=True),  # id | canary (a sealed word that proves the master keys are the right ones)
+    Column("name", Text, primary_key=True),  # id | canary (sealed: proves the keys are the right ones)
     Column("value", LargeBinary, nullable=False),
 )
-

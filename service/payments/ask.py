@@ -52,9 +52,11 @@ class Asker:
         ids: Ids,
         clock: Clock,
         reported: Callable[[str, str, Report], None],
+        asked: Callable[[str, str], None],
     ) -> None:
         self._registry, self._processor, self._client = registry, processor, client
         self._ids, self._clock, self._reported = ids, clock, reported
+        self._asked = asked
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
         """What we hold of each payment, so that the answer can be compared with it."""
@@ -97,13 +99,17 @@ class Asker:
         trial = Trial(status, None, b"", _since(began))
         match answer:
             case Told():
+                self._asked(account.provider, "told")
                 return Done(trial, then=lambda tx: self._hear(tx, message, answer))
             case NotFinal(told):
+                self._asked(account.provider, "not_final")
                 later = None if told is None else lambda tx: self._hear(tx, message, told)
                 return Retry("not_final", trial=trial, then=later)
             case NotKnown():
+                self._asked(account.provider, "not_known")
                 return Retry("not_known", trial=trial)
             case Unclear(reason):
+                self._asked(account.provider, "unclear")
                 return Retry(reason, trial=trial)
 
     def _hear(self, tx: Connection, message: Message, told: Told) -> None:

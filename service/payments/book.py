@@ -159,11 +159,29 @@ _FACTS = _in(facts, facts.c.attempt_id)
 _UPDATE_PAYMENT = (
     update(payments)
     .where(payments.c.id == bindparam("id_"), payments.c.version == bindparam("version_"))
-    .values({name: bindparam(name) for name in (
-        "status", "exceptions", "amount_minor", "currency", "captured_minor", "refunded_minor", "fee_minor", "method",
-        "reference", "provider_reference", "metadata", "failure_reason", "updated_at_ms", "paid_at_ms", "version",
-        "sequence",
-    )})
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                "status",
+                "exceptions",
+                "amount_minor",
+                "currency",
+                "captured_minor",
+                "refunded_minor",
+                "fee_minor",
+                "method",
+                "reference",
+                "provider_reference",
+                "metadata",
+                "failure_reason",
+                "updated_at_ms",
+                "paid_at_ms",
+                "version",
+                "sequence",
+            )
+        }
+    )
 )
 _UPDATE_ATTEMPT = (
     update(attempts)
@@ -492,19 +510,25 @@ class Book:
         for attempt in self._attempts.values():
             for kept in attempt.facts.values():
                 if kept.new:
-                    inserts.append(_fact_row(kept) | {
-                        "attempt_id": attempt.row["id"],
-                        "kind": kept.fact.kind.value,
-                        "movement": kept.fact.movement,
-                        "callback_id": kept.callback_id,
-                        "told_at_ms": kept.told_at_ms,
-                    })
+                    inserts.append(
+                        _fact_row(kept)
+                        | {
+                            "attempt_id": attempt.row["id"],
+                            "kind": kept.fact.kind.value,
+                            "movement": kept.fact.movement,
+                            "callback_id": kept.callback_id,
+                            "told_at_ms": kept.told_at_ms,
+                        }
+                    )
                 elif kept.changed:
-                    updates.append(_fact_row(kept) | {
-                        "attempt_": attempt.row["id"],
-                        "kind_": kept.fact.kind.value,
-                        "movement_": kept.fact.movement,
-                    })
+                    updates.append(
+                        _fact_row(kept)
+                        | {
+                            "attempt_": attempt.row["id"],
+                            "kind_": kept.fact.kind.value,
+                            "movement_": kept.fact.movement,
+                        }
+                    )
                 kept.new = kept.changed = False
         if inserts:
             self._tx.execute(insert(facts), inserts)
@@ -562,6 +586,3 @@ def public(row: Any) -> dict[str, Any]:
     if row["merged_into"]:
         shown["merged_into"] = row["merged_into"]
     return shown
-
-
-

@@ -1,7 +1,7 @@
 """
 The load: keep-alive connections over asyncio protocols, requests built beforehand, answers read as little as possible.
 
-It must never be what is measured: one of these processes sends over 20,000 small requests a second on one core.
+It must never be what is measured, so it does as little as it can for each request.
 """
 
 from __future__ import annotations

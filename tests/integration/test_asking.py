@@ -58,7 +58,9 @@ def test_until_answered_the_payment_is_pending_and_the_answer_decides(tmp_path: 
         async with asking(tmp_path) as (t, standin, book):
             number = build(provider, PAID[provider], t.app.registry.default(provider).credentials, 1,  # type: ignore[union-attr]
                            {"reference": "CMD-1"}).payment  # fmt: skip
-            entry = book.write(provider, number, Entry("succeeded", 5000, CURRENCY[provider], "CMD-1", fail_times=10**6))
+            entry = book.write(
+                provider, number, Entry("succeeded", 5000, CURRENCY[provider], "CMD-1", fail_times=10**6)
+            )
             status, answer, payment = await call_back(t, provider)
             assert (status, payment) == (200, number)
             assert provider != "monetbil" or answer == b"received"
@@ -156,7 +158,12 @@ def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
 
     async def run() -> None:
         async with asking(tmp_path) as (t, standin, _):
-            for path in ("/webhooks/ebilling", "/webhooks/ebilling/", "/webhooks/ebilling/wrong", "/webhooks/ebilling/é"):
+            for path in (
+                "/webhooks/ebilling",
+                "/webhooks/ebilling/",
+                "/webhooks/ebilling/wrong",
+                "/webhooks/ebilling/é",
+            ):
                 assert await t.post(path, b"reference=1&amount=1&billingid=5") == (401, b"")
             assert await t.count(callbacks) == 0 and not standin.asked
 

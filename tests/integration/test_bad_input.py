@@ -178,8 +178,8 @@ def test_what_is_verified_is_kept_and_answered_200_even_when_it_is_odd(tmp_path:
 
     async def run() -> None:
         async with till(tmp_path) as t:
-            for number, body in enumerate(ODD):
-                body = body.replace(b'"evt_1"', b'"evt_%d"' % number)
+            for number, odd in enumerate(ODD):
+                body = odd.replace(b'"evt_1"', b'"evt_%d"' % number)
                 signed = {"Stripe-Signature": stripe_signature(body, STRIPE_SECRET)}
                 assert (await t.post("/webhooks/stripe", body, signed))[0] == 200, body[:80]
             await t.settled()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+
 import msgspec
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -185,5 +186,9 @@ class TheBook(RuleBasedStateMachine):
 
 TestTheBook = TheBook.TestCase
 TestTheBook.settings = settings(
-    max_examples=30, stateful_step_count=10, deadline=None, phases=[Phase.generate, Phase.shrink], suppress_health_check=[HealthCheck.too_slow]
+    max_examples=30,
+    stateful_step_count=10,
+    deadline=None,
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=[HealthCheck.too_slow],
 )

@@ -60,7 +60,7 @@ LISTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("state", "what"), list(product(State, MOVING)), ids=lambda word: str(word))
+@pytest.mark.parametrize(("state", "what"), list(product(State, MOVING)), ids=str)
 def test_every_pair_of_state_and_happening_is_as_listed(state: State, what: str) -> None:
     """Of every (state, fact) pair the table says exactly what the specification lists, and nothing else."""
     assert LISTED[state].get(what) == ATTEMPT.get((state, what))
@@ -68,9 +68,7 @@ def test_every_pair_of_state_and_happening_is_as_listed(state: State, what: str)
 
 def test_only_money_and_another_definite_end_leave_a_resting_state() -> None:
     """A payment that ended stays ended, but for money, which always wins, and a later end of the provider's."""
-    leaving = {
-        what for (state, what), to in ATTEMPT.items() if state in RESTING - {State.SUCCEEDED} and to != state
-    }
+    leaving = {what for (state, what), to in ATTEMPT.items() if state in RESTING - {State.SUCCEEDED} and to != state}
     assert leaving == {Kind.CAPTURED, Kind.FAILED, Kind.CANCELED, Kind.EXPIRED}
     assert all(to == State.SUCCEEDED for (state, _), to in ATTEMPT.items() if state == State.SUCCEEDED)
 
