@@ -165,7 +165,7 @@ class Queue:
         names = {"messages": tables.messages.name, "tries": tables.tries.name}
 
         def prepare(sql: str, *expanding: str) -> TextClause:
-            clause = text(sql.format(**names, due="{due}"))
+            clause = text(sql.format(**names))
             return clause.bindparams(*(bindparam(name, expanding=True) for name in expanding))
 
         def prepare_claim(due: str) -> TextClause:

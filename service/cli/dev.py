@@ -237,9 +237,10 @@ def _look_command(home: Home, command: str) -> str:
 
 def _introduce(console: Console, home: Home, settings: Settings, shop: Shop, options: Options) -> None:
     say = _sayer(console)
-    say("caisse dev: the service, six providers that call it, and a shop that listens (and sometimes fails).")
-    say(f"  service    {settings.own_url}   callbacks at /webhooks/<provider>, /healthz, /readyz, /metrics")
-    say(f"  shop       {shop.url}   API key {home.shop.get('api_key', '')}")
+    say("caisse dev: the service, six providers that call it, a shop that sometimes fails")
+    say(f"  service    {settings.own_url}   /webhooks/<provider>, /readyz, /metrics")
+    say(f"  shop       {shop.url}")
+    say(f"  API key    {home.shop.get('api_key', '')}")
     say(f"  operator   password {home.secrets['admin_password']}")
     say(f"  kept in    {home.directory}   the service's log is {home.log.name}")
     say(f"  look at it {_look_command(home, 'payments list')}")

@@ -161,6 +161,16 @@ def test_too_many_signatures_are_refused_even_with_the_right_one_among_them(prov
 
 
 @each_timed
+def test_two_times_are_refused_even_with_the_right_signature(provider: Provider) -> None:
+    """Which of them was signed, and which would be held against the clock?"""
+    incoming = callback(provider)
+    value = incoming.header(header_of(provider)) or b""
+    for both in (value + b",t=%d" % SECONDS, value + b",t=1"):
+        twice = with_header(incoming, header_of(provider), both)
+        assert provider.verify(twice, credentials(provider), NOW_MS) == Refused("bad_header")
+
+
+@each_timed
 def test_any_of_several_signatures_is_enough(provider: Provider) -> None:
     """While the provider rolls a secret it signs with both; the right one may stand anywhere."""
     incoming = callback(provider)

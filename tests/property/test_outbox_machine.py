@@ -169,9 +169,14 @@ class OutboxMachine(RuleBasedStateMachine):
                     reached["suspects put back"] += 1
 
     @precondition(lambda self: self.held_by_workers)
-    @rule(data=st.data(), meanwhile=st.sampled_from([None, *PLACES]))
-    def settle(self, data: st.DataObject, meanwhile: str | None) -> None:
+    @rule(
+        data=st.data(),
+        meanwhile=st.sampled_from([None, *PLACES]),
+        wait_ms=st.sampled_from([0, 0, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1]),
+    )
+    def settle(self, data: st.DataObject, meanwhile: str | None, wait_ms: int) -> None:
         """Some workers say what came of it: in time, after their lease, after somebody else's claim, or held since."""
+        self.now_ms += wait_ms
         if meanwhile:
             self.switch(meanwhile)
         chosen = data.draw(st.lists(st.sampled_from(self.held_by_workers), min_size=1, max_size=3, unique_by=id))
@@ -265,6 +270,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 continue
             if step == "give back":
                 for message in mine:
+                    reached["given back"] += 1
                     self.held_by_workers.remove(message)
                     model = self.model[message.id]
                     model.settled, model.due_at_ms = model.claim, message.due_at_ms
@@ -360,7 +366,7 @@ def test_the_outbox_is_its_model() -> None:
     run_state_machine_as_test(
         OutboxMachine,
         settings=settings(
-            max_examples=3 * settings().max_examples,
+            max_examples=2 * settings().max_examples,
             stateful_step_count=50,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),

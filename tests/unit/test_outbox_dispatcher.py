@@ -24,7 +24,8 @@ EFFECTS = Table("effects", METADATA, Column("id", Text, primary_key=True))
 
 
 def policy(topic: str = "jobs", **more: Any) -> Policy:
-    return Policy(**{"topic": topic, "delays_ms": (10, 20), "lease_ms": 6_000, "limit_ms": 1_000, "jitter": 0} | more)
+    settings: dict[str, Any] = {"delays_ms": (10, 20), "lease_ms": 6_000, "limit_ms": 1_000, "jitter": 0} | more
+    return Policy(topic, **settings)
 
 
 class House:
@@ -395,7 +396,10 @@ def test_a_nudge_starts_work_at_once_and_the_next_due_time_is_slept_towards(hous
         loop = asyncio.get_running_loop()
         house.clock = Clock(1_000_000)
         begun = loop.time()
-        clock = lambda: 1_000_000 + round((loop.time() - begun) * 1000)  # noqa: E731
+
+        def clock() -> int:
+            return 1_000_000 + round((loop.time() - begun) * 1000)
+
         done: dict[str, int] = {}
 
         async def act(message: Message, loaded: Any) -> Outcome:

@@ -80,6 +80,12 @@ def test_the_query_signs_nothing_for_a_post() -> None:
     assert MONETBIL.verify(replace(bare, query=right.query), credentials(MONETBIL), NOW_MS) == Refused("no_sign")
 
 
+def test_the_body_signs_nothing_for_a_get() -> None:
+    """Nor the other way round: what is read is what was signed."""
+    bare, right = monetbil_form(sign=None, method="GET"), callback(MONETBIL)
+    assert MONETBIL.verify(replace(bare, body=right.body), credentials(MONETBIL), NOW_MS) == Refused("no_sign")
+
+
 # --- what is asked about ------------------------------------------------------------------------------
 
 

@@ -186,17 +186,5 @@ def test_every_word_of_fedapay_has_an_opinion() -> None:
         "approved_partially_refunded",
         "transferred_partially_refunded",
     }
-    assert {
-        f"transaction.{name}"
-        for name in [
-            "created",
-            "approved",
-            "declined",
-            "canceled",
-            "transferred",
-            "updated",
-            "deleted",
-            "refunded",
-            "expired",
-        ]
-    } <= set(fedapay.EVENTS)
+    names = "created approved declined canceled transferred updated deleted refunded expired"
+    assert {f"transaction.{name}" for name in names.split(" ")} <= set(fedapay.EVENTS)

@@ -124,6 +124,12 @@ def test_a_charge_that_is_not_captured_moved_nothing() -> None:
     assert only("charge.succeeded", data__object__captured="yes").kind is Kind.AUTHORIZED
 
 
+def test_a_charge_that_is_captured_in_part_moved_that_part() -> None:
+    """R4: what was asked for is told beside it."""
+    fact = only("charge.captured", data__object__amount_captured=3000)
+    assert (fact.kind, fact.amount_minor, fact.asked_minor) == (Kind.CAPTURED, 3000, 5000)
+
+
 def test_an_old_charge_without_amount_captured_is_whole() -> None:
     """API versions before 2020."""
     assert only("charge.succeeded", data__object__amount_captured=None).amount_minor == 5000

@@ -38,7 +38,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 GUARD = Guard()
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 def now_s() -> int:
@@ -120,7 +120,7 @@ class Shop:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        async def handle(request: web.Request) -> web.StreamResponse:
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
             self.requests.append(({k.lower(): v for k, v in request.headers.items()}, await request.read()))
             return await self._answer(request)
 
@@ -150,7 +150,7 @@ def served(answer: Answer, test: Callable[[Shop], Awaitable[None]], total_ms: in
 
 
 def status(code: int, body: bytes = b"", **headers: str) -> Answer:
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         return web.Response(status=code, body=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     return answer
@@ -255,7 +255,7 @@ def test_an_endless_answer_is_left_after_64_kb(code: int) -> None:
     """The status stands; the connection is closed, not drained."""
     sent: list[int] = []
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(status=code)
         await response.prepare(request)
         try:
@@ -298,7 +298,7 @@ def test_a_gzip_bomb_stays_a_small_file() -> None:
 def test_a_dripping_body_ends_at_the_deadline(code: int, kind: type) -> None:
     """One time limit over everything. The status was said before, so it stands."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(status=code)
         await response.prepare(request)
         try:
@@ -322,7 +322,7 @@ def test_a_dripping_body_ends_at_the_deadline(code: int, kind: type) -> None:
 def test_silence_is_a_timeout() -> None:
     """Connected, and never an answer."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
         await asyncio.sleep(5)
         return web.Response()
 

@@ -182,6 +182,7 @@ EVENTS: Mapping[str, Shape] = {
     "payment_intent.canceled": _intent("canceled"),
     "charge.succeeded": _charge("succeeded"),
     "charge.failed": _charge("failed"),
+    "charge.captured": _charge("succeeded"),
     "charge.updated": _charge("succeeded"),
     "charge.refunded": _charge("succeeded", back=True),
     "charge.refund.updated": _refund("succeeded"),
