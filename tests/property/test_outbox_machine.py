@@ -168,17 +168,30 @@ class OutboxMachine(RuleBasedStateMachine):
                     model.claim = row.claim
                     reached["suspects put back"] += 1
 
-    @precondition(lambda self: self.held_by_workers)
     @rule(
         data=st.data(),
-        meanwhile=st.sampled_from([None, *PLACES]),
-        wait_ms=st.sampled_from([0, 0, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1]),
+        steps=st.lists(
+            st.tuples(
+                st.sampled_from([None, None, *PLACES]),
+                st.sampled_from([0, 0, 0, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1]),
+                st.booleans(),
+            ),
+            min_size=1,
+            max_size=4,
+        ),
     )
-    def settle(self, data: st.DataObject, meanwhile: str | None, wait_ms: int) -> None:
-        """Some workers say what came of it: in time, after their lease, after somebody else's claim, or held since."""
-        self.now_ms += wait_ms
-        if meanwhile:
-            self.switch(meanwhile)
+    def settle(self, data: st.DataObject, steps: list[tuple[str | None, int, bool]]) -> None:
+        """Workers say what came of it: in time, after their lease, after somebody else's claim, held since, twice."""
+        for meanwhile, wait_ms, claim in steps:
+            if claim or not self.held_by_workers:
+                self.claim(3, alone=False, full=None)
+            self.now_ms += wait_ms
+            if meanwhile:
+                self.switch(meanwhile)
+            if self.held_by_workers:
+                self.settle_some(data)
+
+    def settle_some(self, data: st.DataObject) -> None:
         chosen = data.draw(st.lists(st.sampled_from(self.held_by_workers), min_size=1, max_size=3, unique_by=id))
         if len({message.id for message in chosen}) < len(chosen):
             chosen = chosen[:1]
