@@ -86,17 +86,13 @@ def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: i
     rows = [_row(item, ids("evt"), now_ms) for item in news]
     tx.execute(insert(events), rows)
     promises: list[Promise] = []
-    disabled: set[str] = set()
     for item, row_ in zip(news, rows, strict=True):
         for endpoint_id, filter_, status in listening.get(item.merchant_id, ()):
             if wants(filter_, item.type):
-                promises.append(Promise(delivery_id(row_["id"], endpoint_id), WEBHOOK, endpoint_id, row_["id"]))
-                if status != "enabled":
-                    disabled.add(endpoint_id)
-    if promises:
-        queue.enqueue(tx, promises, now_ms)
-    for endpoint_id in disabled:
-        queue.hold(tx, WEBHOOK, endpoint_id)
+                promise = delivery_id(row_["id"], endpoint_id)
+                held = status != "enabled"
+                promises.append(Promise(promise, WEBHOOK, endpoint_id, row_["id"], held=held))
+    queue.enqueue(tx, promises, now_ms)
     return [row_["id"] for row_ in rows]
 
 

@@ -19,8 +19,9 @@ from outbox.message import Done, Drop, Message, Outcome, Retry, Trial
 from service.callbacks.process import Processor, Report, open_attention
 from service.ids import Clock, Ids
 from service.merchants.accounts import Registry
+from service.payments.book import OUR_PREFIX
 from service.payments.facts import Told
-from service.payments.tables import aliases, attempts, payments
+from service.payments.tables import aliases, attempts
 from service.providers import PROVIDERS
 from service.providers.base import Asked, NotFinal, NotKnown, Request, Unclear
 
@@ -34,11 +35,14 @@ LEASE_MS = 30 * SECOND
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What our books say about the payment that a question is about."""
+    """What we asked the provider for, under our own reference there; nothing for a payment somebody else started."""
 
-    reference: str | None
-    amount_minor: int | None
-    currency: str | None
+    reference: str | None = None
+    amount_minor: int | None = None
+    currency: str | None = None
+
+
+NOTHING_HELD = Held()
 
 
 class Asker:
@@ -60,24 +64,19 @@ class Asker:
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
         """What we hold of each payment, so that the answer can be compared with it."""
+        ours = aliases.alias("ours")
         wanted = {message.id: msgspec.json.decode(message.payload)["reference"] for message in messages}
         rows = tx.execute(
-            select(aliases.c.account_id, aliases.c.reference, payments.c.reference, payments.c.origin,
-                   attempts.c.amount_minor, attempts.c.currency)
+            select(aliases.c.account_id, aliases.c.reference, ours.c.reference, attempts.c.amount_minor,
+                   attempts.c.currency)
             .join(attempts, attempts.c.id == aliases.c.attempt_id)
-            .join(payments, payments.c.id == attempts.c.payment_id)
+            .join(ours, (ours.c.attempt_id == attempts.c.id) & ours.c.reference.startswith(OUR_PREFIX))
             .where(aliases.c.reference.in_(sorted(set(wanted.values()))))
         ).all()  # fmt: skip
-        found = {(row[0], row[1]): row for row in rows}
-        loaded: dict[str, Held] = {}
-        for message in messages:
-            row = found.get((message.destination, wanted[message.id]))
-            # What an adopted payment asked for is only what a hint claimed: the answer may correct it.
-            known = row is not None and row[3] == "caisse"
-            loaded[message.id] = Held(
-                row[2] if row and known else None, row[4] if row and known else None, row[5] if row and known else None
-            )
-        return loaded
+        # Only payments of our own are found: what an adopted one asked for is what a hint claimed, and the answer may
+        # correct it.
+        found = {(row[0], row[1]): Held(*row[2:]) for row in rows}
+        return {m.id: found.get((m.destination, wanted[m.id]), NOTHING_HELD) for m in messages}
 
     async def act(self, message: Message, held: Any) -> Outcome:
         """Ask once. The outcome says what to do with the message; `then` hears the answer in the settling commit."""
@@ -94,7 +93,8 @@ class Asker:
             status, body = await self._fetch(account.base_url, request)
         except httpx.HTTPError as error:
             return Retry(_word(error), trial=Trial(None, _word(error), b"", _since(began)))
-        asked = Asked(account.live, held.reference, held.amount_minor, held.currency)
+        service = next(iter(account.credentials.get("service_key", ())), None)
+        asked = Asked(account.live, held.reference, held.amount_minor, held.currency, service)
         answer = provider.answer(reference, status, body, asked)
         trial = Trial(status, None, b"", _since(began))
         match answer:

@@ -256,7 +256,13 @@ class Book:
     # --- hearing
 
     def hear(self, account: Account, told: Told, callback_id: str | None) -> Heard | Waits | Lacks:
-        """Take in what one message says about one payment; adopt the payment when nobody here has started it."""
+        """
+        Take in what one message says about one payment; adopt the payment when nobody here has started it.
+
+        A hint proves nothing, so it joins no names and merges no payments: whoever can forge one could otherwise tie
+        a payment of their own to another's reference.
+        """
+        weak = all(fact.source is f.Source.HINT for fact in told.facts)
         names = names_of(told)
         self.load(names)
         found = list(dict.fromkeys(self._aliases[account.id, n] for n in names if (account.id, n) in self._aliases))
@@ -269,6 +275,10 @@ class Book:
             if not asked:
                 return Lacks("missing:amount_or_currency")
             attempt = self._adopt(account, told)
+            # A hint names the payment it asks about and nothing else.
+            names = told.references[:1] if weak else names
+        elif weak:
+            attempt, names = self._attempts[found[0]], ()
         else:
             attempt = self._attempts[found[0]] if len(found) == 1 else self._merge(found)
         for name in names:

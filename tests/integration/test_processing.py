@@ -221,7 +221,7 @@ def test_every_order_of_one_payments_callbacks_ends_the_same() -> None:
     """A sample of the 720 orders, each told twice over: one end, whatever waits for whatever on the way."""
     orders = list(itertools.permutations(story(1)))
     ends = set()
-    for order in Random(7).sample(orders, 60) + [tuple(story(1)), tuple(reversed(story(1)))]:
+    for order in [*Random(7).sample(orders, 60), tuple(story(1)), tuple(reversed(story(1)))]:
         engine = database()
         ends.add(tuple(play(engine, [*order, *order], 1).values()))
         engine.dispose()
