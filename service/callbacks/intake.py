@@ -5,6 +5,7 @@ turns it into an answer, and nothing here waits for the work.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from service.merchants.accounts import Entry
 from service.providers import PROVIDERS
 from service.providers.base import Incoming, Refused
 
+TOGETHER_MAX = 256
+"""Callbacks kept in one piece of the writer's work: about 3 ms of it."""
 TEST_ON_LIVE = "test_callback_on_live_account"
 
 
@@ -35,6 +38,8 @@ class Intake:
     def __init__(self, db: Database, queue: Queue, ids: Ids, clock: Clock, accepted: Callable[[str], None]) -> None:
         self._db, self._queue, self._ids, self._clock, self._accepted = db, queue, ids, clock, accepted
         self._allowance = quarantine.Allowance(clock)
+        self._waiting: list[tuple[Arrival, asyncio.Future[Kept]]] = []
+        self._keeping: asyncio.Task[None] | None = None
 
     async def receive(self, account: Entry, incoming: Incoming) -> Kept | NotVerified:
         """
@@ -50,10 +55,45 @@ class Intake:
                 with contextlib.suppress(StorageError):
                     await self._db.write(quarantine.keep, *row)
             return arrival
-        kept = await self._db.write(take, self._queue, arrival, lane="intake")
-        if not kept.again:
-            self._accepted(arrival.queue)
-        return kept
+        return await self._keep(arrival)
+
+    def _keep(self, arrival: Arrival) -> asyncio.Future[Kept]:
+        """
+        Hand it to the one task that keeps: whatever comes while a commit is under way goes together into the next
+        one. A sender that goes away abandons the waiting, not the keeping.
+        """
+        future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, future))
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep_all(), name="intake")
+        return future
+
+    async def _keep_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[:TOGETHER_MAX], self._waiting[TOGETHER_MAX:]
+                await self._keep_batch(batch)
+        finally:
+            self._keeping = None
+
+    async def _keep_batch(self, batch: list[tuple[Arrival, asyncio.Future[Kept]]]) -> None:
+        try:
+            kept = await self._db.write(take, self._queue, [arrival for arrival, _ in batch], lane="intake")
+        except Exception as error:  # noqa: BLE001 - whatever it is, the senders hear it
+            if len(batch) > 1 and not isinstance(error, StorageError):
+                # One of them cannot be kept: it must not cost the others anything.
+                for one in batch:
+                    await self._keep_batch([one])
+                return
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for queue in {arrival.queue for arrival, _ in batch}:
+            self._accepted(queue)
+        for (_, future), one_kept in zip(batch, kept, strict=True):
+            if not future.done():
+                future.set_result(one_kept)
 
     def check(self, account: Entry, incoming: Incoming, at_ms: int, received_at_ms: int) -> Arrival | NotVerified:
         """Verify as of `at_ms`, and make of it what will be kept."""

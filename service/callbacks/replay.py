@@ -83,7 +83,7 @@ async def _recheck(app: Application, id_: str, reason: str, actor: str) -> dict[
         raise Refusal("not_verified", f"{id_} still does not verify ({arrival.reason}); check the provider's secret.")
 
     def keep(tx: Connection) -> dict[str, Any]:
-        kept = take(tx, app.queue, arrival)
+        kept = take(tx, app.queue, [arrival])[0]
         quarantine.forget(tx, id_)
         By(actor, app.clock(), app.ids).write_down(tx, REPLAYED, id_, reason)
         return {"id": kept.id, "status": "received", "was": id_, "again": kept.again}

@@ -41,7 +41,7 @@ def over_body(
         return Refused("missing_header")
     if len(given) > HEADER_BYTES_MAX:
         return Refused("bad_header")
-    right = [hmac.new(secret, callback.body, algorithm).hexdigest().encode() for secret in live]
+    right = [hmac.digest(secret, callback.body, algorithm).hex().encode() for secret in live]
     return Verified(strong) if matches(right, [given]) else Refused("bad_signature")
 
 
@@ -64,7 +64,7 @@ def over_time_and_body(
         return Refused("bad_header")
     written, seconds, candidates = parsed
     signed = written + b"." + callback.body
-    if not matches([hmac.new(secret, signed, "sha256").hexdigest().encode() for secret in live], candidates):
+    if not matches([hmac.digest(secret, signed, "sha256").hex().encode() for secret in live], candidates):
         return Refused("bad_signature")
     age_ms = now_ms - seconds * 1000
     if age_ms > TOLERANCE_MS:

@@ -16,6 +16,8 @@ from decimal import Decimal
 from typing import Final, NoReturn
 from urllib.parse import unquote_to_bytes
 
+import msgspec
+
 from service.providers.base import Parked
 
 DEPTH_MAX: Final = 64
@@ -62,6 +64,20 @@ def document(body: bytes) -> Document | Parked:
     if _ESCAPES_TO_CHECK.search(body) and not _clean(found):
         return Parked("unreadable:bad_character")
     return found
+
+
+def glance(body: bytes) -> Document | None:
+    """
+    The JSON object in `body`, read quickly to *name* a callback while the provider waits; None where it is none.
+
+    Five times as fast as `document` and not as strict: of a key that stands twice it sees the last. Nothing about
+    money is ever taken from here.
+    """
+    try:
+        found = msgspec.json.decode(body)
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors, broken UTF-8 is one as well
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _too_deep(body: bytes) -> bool:

@@ -179,8 +179,8 @@ def play(engine: Engine, stream: Sequence[dict[str, Any]], batch: int) -> dict[s
             clock.advance(3)
             body = json.dumps(sent).encode()
             with engine.begin() as tx:
-                take(tx, queue, Arrival(ids("cb"), "acc_stripe", "stripe", "stripe", sent["id"], sent["type"], "POST",
-                                        b"", body, b"", clock()))  # fmt: skip
+                take(tx, queue, [Arrival(ids("cb"), "acc_stripe", "stripe", "stripe", sent["id"], sent["type"], "POST",
+                                         b"", body, b"", clock())])  # fmt: skip
         while True:
             with engine.begin() as tx:
                 todo = tx.execute(select(callbacks.c.id).where(callbacks.c.status == "received")).scalars().all()
