@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextvars
 import socket
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +138,7 @@ class Guard:
     def check_address(self, host: str, port: int, *, plain: bool = False) -> str | None:
         """None, or why this address may not be dialled: forbidden_address, own_port, https_required."""
         try:
-            address = ip_address(host.partition("%")[0])
+            address = _literal(host)
         except ValueError:
             return "forbidden_address"
         if isinstance(address, IPv6Address) and address.ipv4_mapped:
@@ -234,9 +235,15 @@ def _is_special(address: Address) -> bool:
     return address not in _GLOBAL_UNICAST or any(address in network for network in FORBIDDEN_V6)
 
 
+@lru_cache(maxsize=1024)
+def _literal(host: str) -> Address:
+    """The address that a host is written as; raises ValueError for a name. The same few hosts come again and again."""
+    return ip_address(host.partition("%")[0])
+
+
 def _is_literal(host: str) -> bool:
     try:
-        ip_address(host.partition("%")[0])
+        _literal(host)
     except ValueError:
         return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 def serve() -> None:
     """Run the service until Ctrl-C or SIGTERM. Logs go to standard error; exit status 70: the storage failed."""
     from service import logs
+    from service.application import run
     from service.application import serve as serve_until_stopped
 
     read = settings()
@@ -27,4 +27,4 @@ def serve() -> None:
     def ready(app: Application) -> None:
         click.echo(f"caisse listens on http://{read.host}:{app.port} (pid {os.getpid()}); Ctrl-C stops it.")
 
-    sys.exit(asyncio.run(serve_until_stopped(read, ready)))
+    sys.exit(run(serve_until_stopped(read, ready)))

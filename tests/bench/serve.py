@@ -7,7 +7,6 @@ one call. It is not free, so the runs that measure time go without it.
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import json
 import os
@@ -20,7 +19,7 @@ from sqlalchemy import Engine, event
 
 from outbox.dispatcher import Dispatcher
 from service import logs
-from service.application import serve
+from service.application import run, serve
 from service.config import Settings
 
 
@@ -51,4 +50,4 @@ if __name__ == "__main__":
         leave_work_waiting()
     settings = Settings.read()
     logs.configure(settings.log_level, human=False)
-    sys.exit(asyncio.run(serve(settings)))
+    sys.exit(run(serve(settings)))
