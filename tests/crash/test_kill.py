@@ -50,12 +50,22 @@ def caisse(directory: Path, port: int, *words: str) -> list[str]:
     return [sys.executable, "-m", "service.cli", *words]
 
 
-def start(directory: Path, port: int) -> subprocess.Popen[bytes]:
-    """`caisse serve`, ready to answer."""
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.argv[1:] = ["serve"]
+runpy.run_module("service.cli", run_name="__main__")
+"""
+
+
+def start(directory: Path, port: int, file_bytes_max: int | None = None) -> subprocess.Popen[bytes]:
+    """`caisse serve`, ready to answer; with `file_bytes_max` none of its files may grow beyond that."""
+    words = caisse(directory, port, "serve")
+    if file_bytes_max is not None:
+        words = [sys.executable, "-c", LIMITED, str(file_bytes_max)]
     log = (directory / "serve.log").open("ab")
     server = subprocess.Popen(
-        caisse(directory, port, "serve"), env=environment(directory, port), stdout=log, stderr=log,
-        cwd=Path(__file__).parents[2],
+        words, env=environment(directory, port), stdout=log, stderr=log, cwd=Path(__file__).parents[2]
     )  # fmt: skip
     log.close()
     until = time.monotonic() + 20
@@ -208,3 +218,32 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence_naming_it(tmp_path: P
         said = done.stderr.decode().strip()
         assert done.returncode != 0 and name in said and "Traceback" not in said, said
         assert len(said.splitlines()) <= 2, said
+
+
+@pytest.mark.timeout(120)
+def test_p4_an_io_error_ends_the_process_with_70_and_the_restart_recovers(tmp_path: Path) -> None:
+    """P4: writing fails for good (no file may grow, and the disk is not full): exit 70, and no 200 was a lie."""
+    port = free_port()
+    first = start(tmp_path, port)  # makes the database, so that the limit below meets an ordinary day
+    first.send_signal(signal.SIGTERM)
+    assert first.wait() == 0
+    acknowledged: set[str] = set()
+
+    async def run() -> int:
+        server = await asyncio.to_thread(start, tmp_path, port, 1_500_000)
+        stop = asyncio.Event()
+        senders = [asyncio.create_task(send(port, f"io_{n}", acknowledged, stop)) for n in range(CLIENTS)]
+        status = await asyncio.to_thread(server.wait, 60)
+        stop.set()
+        await asyncio.gather(*senders)
+        return int(status)
+
+    assert asyncio.run(run()) == 70
+    assert len(acknowledged) > 20
+    server = start(tmp_path, port)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait() == 0
+    with sqlite3.connect(tmp_path / "caisse.db") as database:
+        kept = {json.loads(row[0])["data"]["object"]["id"] for row in database.execute("SELECT body FROM callbacks")}
+    database.close()
+    assert acknowledged <= kept
