@@ -1,0 +1,304 @@
+"""
+The rows of the payments that one transaction touches: loaded by name, changed in memory, written back once.
+
+A batch of fifty messages costs about as many statements as one, because every kind of row is read and written
+together. What the rows should say is decided elsewhere (`book.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+
+from service.payments.facts import Fact, Kind, Reason, Source, join
+from service.payments.rules import Attempt, Payment, Problem, decide_attempt
+from service.payments.states import State
+from service.payments.tables import aliases, attempts, facts, payments
+
+
+class Conflict(Exception):
+    """A payment's row was changed by somebody else since it was read."""
+
+
+@dataclass(slots=True)
+class FactRecord:
+    """One fact of one attempt. `callback_id` is the first that told it."""
+
+    fact: Fact
+    callback_id: str | None
+    told_at_ms: int
+    seen_count: int = 1
+    new: bool = True
+    changed: bool = False
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """An attempt with its facts, by kind and movement."""
+
+    row: dict[str, Any]
+    facts: dict[tuple[str, str], FactRecord] = field(default_factory=dict)
+    new: bool = False
+    changed: bool = False
+
+    def decide(self, external: bool) -> Attempt:
+        """What the rules make of its facts; an adopted payment asks for what its facts say."""
+        said = [kept.fact for kept in self.facts.values()]
+        asked = None if external else (self.row["amount_minor"], self.row["currency"])
+        return decide_attempt(said, asked=asked)
+
+    def hear(self, fact: Fact, callback_id: str | None, now_ms: int) -> bool:
+        """Take a fact in; False when it was known, then it is joined with what is kept."""
+        kept = self.facts.get((fact.kind, fact.movement))
+        if kept is None:
+            self.facts[fact.kind, fact.movement] = FactRecord(fact, callback_id, now_ms)
+            return True
+        kept.seen_count += 1
+        kept.fact = join(kept.fact, fact)
+        kept.changed = True
+        return False
+
+
+@dataclass(slots=True)
+class PaymentRecord:
+    """A payment with its attempts, in the order they were made."""
+
+    row: dict[str, Any]
+    attempts: list[AttemptRecord]
+    new: bool = False
+    changed: bool = False
+
+    def view(self) -> Payment | None:
+        """What the stored row says, None before anything was ever told of it."""
+        row = self.row
+        if not row["sequence"]:
+            return None
+        return Payment(
+            status=row["status"],
+            problems=frozenset(Problem(word) for word in row["exceptions"].split(",") if word),
+            amount_minor=row["amount_minor"],
+            currency=row["currency"],
+            captured_minor=row["captured_minor"],
+            refunded_minor=row["refunded_minor"],
+            fee_minor=row["fee_minor"],
+            method=row["method"],
+            failure_reason=row["failure_reason"],
+            paid_at_ms=row["paid_at_ms"],
+        )
+
+
+def _in(table: Any, column: Any) -> Any:
+    return select(table).where(column.in_(bindparam("wanted", expanding=True)))
+
+
+_ALIASES = _in(aliases, aliases.c.reference)
+_SIBLINGS = select(attempts).where(
+    attempts.c.payment_id.in_(
+        select(attempts.c.payment_id).where(attempts.c.id.in_(bindparam("wanted", expanding=True)))
+    )
+)
+_PAYMENTS = _in(payments, payments.c.id)
+_FACTS = _in(facts, facts.c.attempt_id)
+_CHANGES = (
+    "status", "exceptions", "amount_minor", "currency", "captured_minor", "refunded_minor", "fee_minor", "method",
+    "reference", "provider_reference", "metadata", "failure_reason", "updated_at_ms", "paid_at_ms", "sequence",
+    "merged_into",
+)  # fmt: skip
+_UPDATE_PAYMENT = (
+    update(payments)
+    .where(payments.c.id == bindparam("id_"), payments.c.version == bindparam("version_"))
+    .values(version=payments.c.version + 1, **{name: bindparam(name) for name in _CHANGES})
+)
+_UPDATE_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("id_"))
+    .values({name: bindparam(name) for name in ("state", "amount_minor", "currency", "updated_at_ms")})
+)
+_FACT_KEY = ("attempt_id", "kind", "movement")
+_FACT_COLUMNS = ("at_ms", "amount_minor", "asked_minor", "currency", "fee_minor", "method", "reason", "source")
+_UPDATE_FACT = (
+    update(facts)
+    .where(
+        facts.c.attempt_id == bindparam("attempt_id_"),
+        facts.c.kind == bindparam("kind_"),
+        facts.c.movement == bindparam("movement_"),
+    )
+    .values({name: bindparam(name) for name in (*_FACT_COLUMNS, "seen_count")})
+)
+
+
+class Records:
+    """Everything loaded so far in one transaction, by id and by name."""
+
+    def __init__(self, tx: Connection) -> None:
+        self._tx = tx
+        self.payments: dict[str, PaymentRecord] = {}
+        self.attempts: dict[str, AttemptRecord] = {}
+        self.names: dict[tuple[str, str], str] = {}  # (account, name) -> attempt
+        self.known: list[tuple[str, str]] = []  # names that became known: what waits for them revives
+        self._looked_up: set[str] = set()
+        self._new_names: dict[tuple[str, str], str] = {}
+
+    def payment_of(self, attempt: AttemptRecord) -> PaymentRecord:
+        """The payment an attempt belongs to."""
+        return self.payments[attempt.row["payment_id"]]
+
+    def load(self, names: Iterable[str]) -> None:
+        """Fetch everything known under these names, in at most four statements."""
+        wanted = sorted(set(names) - self._looked_up)
+        if not wanted:
+            return
+        self._looked_up.update(wanted)
+        found = self._tx.execute(_ALIASES, {"wanted": wanted}).all()
+        self.names.update({(row.account_id, row.reference): row.attempt_id for row in found})
+        unseen = sorted({row.attempt_id for row in found} - self.attempts.keys())
+        if unseen:
+            self._load_attempts(unseen)
+
+    def _load_attempts(self, ids: Sequence[str]) -> None:
+        rows = self._tx.execute(_SIBLINGS.order_by(attempts.c.id), {"wanted": ids}).mappings().all()
+        fresh = [AttemptRecord(dict(row)) for row in rows if row["id"] not in self.attempts]
+        wanted = sorted({attempt.row["payment_id"] for attempt in fresh} - self.payments.keys())
+        for row in self._tx.execute(_PAYMENTS, {"wanted": wanted}).mappings():
+            self.payments[row["id"]] = PaymentRecord(dict(row), [])
+        for attempt in fresh:
+            self.attempts[attempt.row["id"]] = attempt
+            self.payment_of(attempt).attempts.append(attempt)
+        mine = [attempt.row["id"] for attempt in fresh]
+        for said in self._tx.execute(_FACTS, {"wanted": mine}):
+            kept = FactRecord(_fact(said), said.callback_id, said.told_at_ms, said.seen_count, new=False)
+            self.attempts[said.attempt_id].facts[said.kind, said.movement] = kept
+
+    def name(self, account_id: str, name: str, attempt: AttemptRecord) -> None:
+        """From now on the attempt goes by this name, unless somebody goes by it already."""
+        if (account_id, name) not in self.names:
+            self.names[account_id, name] = self._new_names[account_id, name] = attempt.row["id"]
+
+    def begin(self, payment: dict[str, Any], attempt: dict[str, Any]) -> AttemptRecord:
+        """A new payment with its first attempt: what is not given has the value of a payment nothing is known of."""
+        now_ms = payment["created_at_ms"]
+        blank = {"amount_minor": 0, "currency": "XXX", "updated_at_ms": now_ms}
+        begun = AttemptRecord(
+            {"payment_id": payment["id"], "state": State.SUBMITTING.value, "created_at_ms": now_ms} | blank | attempt,
+            new=True,
+        )
+        row: dict[str, Any] = dict.fromkeys(payments.c.keys()) | _BLANK_PAYMENT | blank | payment
+        self.payments[row["id"]] = PaymentRecord(row, [begun], new=True)
+        self.attempts[begun.row["id"]] = begun
+        return begun
+
+    def absorb(self, attempt: AttemptRecord, other: AttemptRecord) -> PaymentRecord | None:
+        """
+        Move all facts and names of `other` to `attempt`, and its row away. Returns the payment that is left without
+        an attempt by it, merged into the other's. Rare, so it is done at once; everything must be written before.
+        """
+        for key, said in other.facts.items():
+            mine = attempt.facts.get(key)
+            if mine is None:
+                attempt.facts[key] = FactRecord(said.fact, said.callback_id, said.told_at_ms, said.seen_count)
+            else:
+                mine.fact, mine.changed = join(mine.fact, said.fact), True
+                mine.seen_count += said.seen_count
+        gone_id, kept_id = other.row["id"], attempt.row["id"]
+        self._tx.execute(delete(facts).where(facts.c.attempt_id == gone_id))
+        self._tx.execute(update(aliases).where(aliases.c.attempt_id == gone_id).values(attempt_id=kept_id))
+        self._tx.execute(delete(attempts).where(attempts.c.id == gone_id))
+        del self.attempts[gone_id]
+        self.names.update({name: kept_id for name, id_ in self.names.items() if id_ == gone_id})
+        kept, gone = self.payment_of(attempt), self.payment_of(other)
+        gone.attempts.remove(other)
+        if gone is kept or gone.attempts:
+            return None
+        gone.row["merged_into"], gone.changed = kept.row["id"], True
+        return gone
+
+    def write(self) -> None:
+        """Write all changes. Raises Conflict when a payment was changed by somebody else."""
+        tx = self._tx
+        new = [payment for payment in self.payments.values() if payment.new]
+        if new:
+            tx.execute(insert(payments), [payment.row for payment in new])
+        changed = [payment for payment in self.payments.values() if payment.changed and not payment.new]
+        if changed:
+            rows = [p.row | {"id_": p.row["id"], "version_": p.row["version"]} for p in changed]
+            if tx.execute(_UPDATE_PAYMENT, rows).rowcount != len(rows):
+                raise Conflict
+            for payment in changed:
+                payment.row["version"] += 1
+        born = [attempt for attempt in self.attempts.values() if attempt.new]
+        if born:
+            tx.execute(insert(attempts), [attempt.row for attempt in born])
+        grown = [attempt for attempt in self.attempts.values() if attempt.changed and not attempt.new]
+        if grown:
+            tx.execute(_UPDATE_ATTEMPT, [attempt.row | {"id_": attempt.row["id"]} for attempt in grown])
+        for payment in (*new, *changed):
+            payment.new = payment.changed = False
+        for attempt in (*born, *grown):
+            attempt.new = attempt.changed = False
+        self._write_names()
+        self._write_facts()
+
+    def _write_names(self) -> None:
+        if self._new_names:
+            self.known += self._new_names
+            rows = [
+                {"account_id": account, "reference": name, "attempt_id": attempt}
+                for (account, name), attempt in self._new_names.items()
+            ]
+            self._tx.execute(insert(aliases), rows)
+            self._new_names = {}
+
+    def _write_facts(self) -> None:
+        new: list[dict[str, Any]] = []
+        joined: list[dict[str, Any]] = []
+        for attempt in self.attempts.values():
+            for kept in attempt.facts.values():
+                place = (attempt.row["id"], kept.fact.kind.value, kept.fact.movement)
+                if kept.new:
+                    first = {"callback_id": kept.callback_id, "told_at_ms": kept.told_at_ms}
+                    new.append(_fact_row(kept) | first | dict(zip(_FACT_KEY, place, strict=True)))
+                elif kept.changed:
+                    joined.append(_fact_row(kept) | {f"{n}_": v for n, v in zip(_FACT_KEY, place, strict=True)})
+                kept.new = kept.changed = False
+        if new:
+            self._tx.execute(insert(facts), new)
+        if joined:
+            self._tx.execute(_UPDATE_FACT, joined)
+
+
+_BLANK_PAYMENT = {
+    "origin": "external",
+    "status": "pending",
+    "exceptions": "",
+    "captured_minor": 0,
+    "refunded_minor": 0,
+    "metadata": "{}",
+    "version": 1,
+    "sequence": 0,
+}
+
+
+def _fact(row: Any) -> Fact:
+    return Fact(
+        kind=Kind(row.kind),
+        movement=row.movement,
+        at_ms=row.at_ms,
+        amount_minor=row.amount_minor,
+        asked_minor=row.asked_minor,
+        currency=row.currency,
+        fee_minor=row.fee_minor,
+        method=row.method,
+        reason=Reason(row.reason) if row.reason else None,
+        source=Source(row.source),
+    )
+
+
+def _fact_row(kept: FactRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {name: getattr(kept.fact, name) for name in _FACT_COLUMNS}
+    row["source"] = kept.fact.source.value
+    row["reason"] = kept.fact.reason.value if kept.fact.reason else None
+    row["seen_count"] = kept.seen_count
+    return row
