@@ -96,6 +96,9 @@ class CallbackRoutes:
             return 401, "refused"
         if kept.other_body:
             log.warning("callback.other_body", provider=name, callback_id=kept.id)
+        if kept.parked:
+            log.warning("callback.finished", callback_id=kept.id, provider=name, status="parked", reason=kept.parked)
+            self._metrics.callback_finished(name, "parked")
         await _send(send, 200, provider.acknowledgement_type, provider.acknowledgement)
         return 200, "repeated" if kept.again else "kept"
 

@@ -32,11 +32,15 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """It is in the database. `again`: it was there before; `other_body`: under the same key, with other bytes."""
+    """
+    It is in the database. `again`: it was there before; `other_body`: under the same key, with other bytes; `parked`:
+    why it will not be worked on.
+    """
 
     id: str
     again: bool = False
     other_body: bool = False
+    parked: str = ""
 
 
 _INSERT = insert(callbacks).prefix_with("OR IGNORE", dialect="sqlite")
@@ -78,7 +82,7 @@ def take(tx: Connection, queue: Queue, arrivals: Sequence[Arrival]) -> list[Kept
         ],
         max(arrival.received_at_ms for arrival in arrivals),
     )
-    return [Kept(arrival.id) if arrival.id in new else _again(tx, arrival) for arrival in arrivals]
+    return [Kept(a.id, parked=a.parked) if a.id in new else _again(tx, a) for a in arrivals]
 
 
 def _again(tx: Connection, arrival: Arrival) -> Kept:

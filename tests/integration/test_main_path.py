@@ -255,6 +255,8 @@ def test_test_money_on_a_live_account_is_kept_parked_and_told_to_nobody(tmp_path
                 ("parked", "test_callback_on_live_account"), ("processed", None),
             ]  # fmt: skip
             assert await t.count(events) == 1
+            async with t.client.get(t.url + "/metrics") as scraped:
+                assert 'callbacks_finished_total{provider="stripe",status="parked"} 1.0' in await scraped.text()
 
     asyncio.run(run())
 
