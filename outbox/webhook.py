@@ -8,7 +8,7 @@ import errno
 import hmac
 import secrets as randomness
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -88,7 +88,7 @@ class Webhook:
     """
     One request to make. `event_id` is the same over all tries and replays. `secrets` sign by the standard;
     `plain_secret` signs the plain header, which has room for one: the old one while rotating; empty: no such header.
-    `delays_ms`: the endpoint's own schedule, None for the topic's. `labels` are the caller's own and are never sent.
+    `delays_ms`: the endpoint's own schedule, None for the topic's.
     """
 
     url: str
@@ -98,7 +98,6 @@ class Webhook:
     plain_secret: str = field(default="", repr=False)
     plain_header: str = PLAIN_HEADER
     delays_ms: Sequence[int] | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_session(guard: Guard, limit: int = 0) -> aiohttp.ClientSession:

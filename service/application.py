@@ -8,6 +8,7 @@ door and the heartbeat. Parts are handed to each other here and know nothing of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -48,6 +49,7 @@ from service.merchants.tables import installation
 from service.metrics import Metrics
 from service.payments import ask
 from service.payments.ask import Asker
+from service.payments.book import ours
 from service.providers import PROVIDERS
 from service.schema import outbox_tables
 from service.seal import Seal, bound_to, load_keys
@@ -86,11 +88,12 @@ class Application:
             own_ports=[settings.port],
             https_only=settings.strict,
         )
-        self.processor = Processor(self.queue, self.ids, self.clock)
         self.dispatcher: Dispatcher | None = None
         self.failed = asyncio.Event()
         self.port = settings.port
+        self.moved_at_ms: dict[str, int] = {}  # per topic of the outbox, when it last claimed or settled
         self._reports: dict[tuple[str, str], Report] = {}
+        self.started_at_ms = clock()
         self._http: aiohttp.ClientSession | None = None
         self._asking: aiohttp.ClientSession | None = None
         self._control: ControlServer | None = None
@@ -125,7 +128,8 @@ class Application:
         except BaseException:
             self._lock.release()
             raise
-        self.intake = Intake(self.db, self.queue, self.ids, self.clock, self._accepted)
+        self.processor = Processor(self.queue, self.ids, self.clock, ours(self.installation))
+        self.intake = Intake(self.db, self.queue, self.seal, self.ids, self.clock, self._accepted)
 
     async def close(self) -> None:
         """Close what `open` opened."""
@@ -164,6 +168,8 @@ class Application:
             await self._site.start(self.settings.host, self.port)
             self.dispatcher.start()
             self._control = await serve_control(self._command)
+            own = {self.port, int(self._control.address.rpartition(":")[2])}
+            self.guard.own_ports = frozenset(own)
             self._lock.publish(self._control.address, self._control.token)
             self._heartbeat = Heartbeat(self)
             self._heartbeat.start()
@@ -174,19 +180,22 @@ class Application:
 
     async def stop(self, grace_ms: int = GRACE_MS) -> None:
         """Stop taking, let what is in flight end, close. Loses nothing: what is not done is still owed."""
-        if self._site is not None:
-            await self._site.stop()
-        if self._control is not None:
-            self._lock.publish(None, None)
-            await self._control.close()
-        if self._heartbeat is not None:
-            await self._heartbeat.stop()
-        if self.dispatcher is not None:
-            await self.dispatcher.stop(grace_ms)
-        for session in (self._http, self._asking):
-            if session is not None:
-                await session.close()
-        await self.close()
+        # The last pushed goes first, and each is stopped whatever becomes of the others: a writer's thread that is not
+        # closed would keep the process, and the lock, for ever.
+        async with contextlib.AsyncExitStack() as stops:
+            stops.push_async_callback(self.close)
+            for session in (self._http, self._asking):
+                if session is not None:
+                    stops.push_async_callback(session.close)
+            if self.dispatcher is not None:
+                stops.push_async_callback(self.dispatcher.stop, grace_ms)
+            if self._heartbeat is not None:
+                stops.push_async_callback(self._heartbeat.stop)
+            if self._control is not None:
+                self._lock.publish(None, None)
+                stops.push_async_callback(self._control.close)
+            if self._site is not None:
+                stops.push_async_callback(self._site.stop)
         log.info("service.stopped")
 
     def _build_dispatcher(self) -> Dispatcher:
@@ -208,7 +217,14 @@ class Application:
             transport=AiohttpTransport(client=self._asking), timeout=ask.LIMIT_MS / 1000, trust_env=False
         )
         asker = Asker(
-            lambda: self.registry, self.processor, client, self.ids, self.clock, self._reported, self.metrics.asked
+            lambda: self.registry,
+            self.processor,
+            client,
+            self.ids,
+            self.clock,
+            self._reported,
+            self.metrics.asked,
+            ours(self.installation),
         )
         topics = [
             Topic(
@@ -229,7 +245,7 @@ class Application:
                 died=asker.died,
             ),
             Topic(
-                Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000),
+                Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000, per_destination=4),
                 act=deliverer.act,
                 load=deliverer.load,
             ),
@@ -263,11 +279,15 @@ class Application:
     def _happened(self, event: Happened) -> None:
         """After each of the outbox's commits: metrics and logs."""
         match event.what:
-            case "done" | "retried":
-                for key in [key for key in self._reports if key[0] == event.topic]:
+            case "claimed":
+                self.moved_at_ms[event.topic] = self.clock()
+            case "done" | "retried" | "died" | "held":
+                self.moved_at_ms[event.topic] = self.clock()
+                # list(): the writer's thread puts reports in meanwhile.
+                for key in [key for key in list(self._reports) if key[0] == event.topic]:
                     self._tell(self._reports.pop(key))
-            case "batch_raised" | "work_raised" | "write_failed":
-                for key in [key for key in self._reports if key[0] == event.topic]:
+            case "batch_raised" | "work_raised" | "then_raised" | "write_failed" | "stale":
+                for key in [key for key in list(self._reports) if key[0] == event.topic]:
                     del self._reports[key]
             case _:
                 pass
@@ -308,8 +328,8 @@ class Application:
                 self.metrics.payment_begun(moved.provider)
             if moved.status_changed:
                 self.metrics.payment(moved.provider, moved.status)
-                if moved.status == "succeeded":
-                    self.metrics.payment_amount(moved.currency, moved.amount_minor)
+            if moved.newly_captured_minor > 0:
+                self.metrics.payment_amount(moved.currency, moved.newly_captured_minor)
             for problem in moved.problems:
                 self.metrics.attention(problem)
             log.info(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -39,12 +38,14 @@ class Heartbeat:
         """End."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:
-            await self.beat()
+            try:
+                await self.beat()
+            except Exception as error:
+                log.error("heartbeat.raised", exc_info=error)
             await asyncio.sleep(self._every_s)
 
     async def beat(self) -> bool:
@@ -55,7 +56,7 @@ class Heartbeat:
         try:
             async with httpx.AsyncClient(timeout=LIMIT_S, trust_env=False) as client:
                 answer = await client.get(url)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             log.warning("heartbeat.not_sent", error=type(error).__name__)
             return False
         if answer.is_success:
@@ -73,7 +74,8 @@ async def stuck(app: Application) -> str | None:
     except StorageError as error:
         return f"The database cannot be read: {error}"
     for topic, backlog in found.backlog.items():
-        if backlog.oldest_due_at_ms is not None and found.now_ms - backlog.oldest_due_at_ms > STUCK_MS:
-            age_s = (found.now_ms - backlog.oldest_due_at_ms) // 1000
-            return f"The outbox does not move: in {topic} a message has been due for {age_s} s."
+        # Old work alone is no fault: one merchant's slow shop, or an hour of downtime, leaves plenty of it.
+        since_ms = max(backlog.oldest_due_at_ms or found.now_ms, app.moved_at_ms.get(topic, app.started_at_ms))
+        if found.now_ms - since_ms > STUCK_MS:
+            return f"The outbox does not move: nothing was done in {topic} for {(found.now_ms - since_ms) // 1000} s."
     return None

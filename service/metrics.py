@@ -19,7 +19,7 @@ from sqlalchemy import Connection, func, select
 
 from outbox.queue import Backlog, Queue
 from service.callbacks.tables import callbacks, quarantine
-from service.payments.rules import Problem
+from service.payments.rules import STATUSES, Problem
 from service.payments.states import MACHINES
 from service.payments.tables import attention
 
@@ -28,10 +28,6 @@ OTHER = "other"
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 STATUS_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
-PAYMENT_STATUSES = (
-    "pending", "requires_action", "unknown", "authorized", "succeeded", "failed", "canceled", "expired",
-    "partially_refunded", "refunded",
-)  # fmt: skip
 CURRENCIES = tuple(
     """XOF XAF EUR USD GBP CHF CAD GHS NGN KES ZAR GNF CDF MAD TND DZD EGP RWF UGX TZS ZMW MGA MUR CVE GMD SLE LRD ETB
     JPY CNY INR BRL AUD NZD SEK NOK DKK PLN CZK AED SAR XPF KMF DJF BIF""".split()  # noqa: SIM905
@@ -51,7 +47,7 @@ DELIVERY_ERRORS = (
     "gone", "http_3xx", "http_4xx", "http_5xx", "scheme", "user_info", "port", "own_port", "forbidden_address",
     "https_required", "unsettled", "raised", "cannot_open",
 )  # fmt: skip
-ATTENTION = (*Problem, "merged", "deferred_too_long", "callback_dead", "never_answered")
+ATTENTION = (*Problem, "merged", "deferred_too_long", "callback_dead", "never_answered", "answer_not_placed")
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -117,12 +113,10 @@ class Metrics:
         self._connections = self._plain_gauge("active_connections", "Requests being answered now.")
 
         payment = ("gateway", "status")
-        self._payments = self._counter(
-            "payments_total", "Payments that came to a status.", payment, by, PAYMENT_STATUSES
-        )
+        self._payments = self._counter("payments_total", "Payments that came to a status.", payment, by, STATUSES)
         self._by_gateway = self._counter("payments_by_gateway_total", "Payments begun.", ("gateway",), by)
         self._by_status = self._counter(
-            "payments_by_status_total", "Payments that came to a status.", ("status",), PAYMENT_STATUSES
+            "payments_by_status_total", "Payments that came to a status.", ("status",), STATUSES
         )
         self._amount = self._histogram(
             "payment_amount", "Captured amounts, in minor units.", ("currency",), _MINOR, CURRENCIES

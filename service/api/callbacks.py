@@ -57,12 +57,19 @@ class CallbackRoutes:
         path = scope["path"].strip("/").removeprefix("api/").removeprefix("webhooks").strip("/")
         provider, _, tail = path.partition("/")
         self.answering += 1
+        self._metrics.connections(1)
         try:
             status, result = await self._answer(provider, tail, scope, receive, send)
         except _Fault as fault:
             status, result = fault.status, fault.code
             await _send(send, status, PROBLEM_TYPE, problem(status, fault.code, fault.detail), fault.headers)
+        except Exception as error:
+            log.error("callback.raised", provider=provider[:20], exc_info=error)
+            status, result = 503, "failed"
+            detail = "A fault in caisse; send it again."
+            await _send(send, status, PROBLEM_TYPE, problem(status, "failed", detail), _MORE[503])
         finally:
+            self._metrics.connections(-1)
             self.answering -= 1
             self._metrics.callback(provider, result)
             self._metrics.request(scope["method"], ROUTE, status, time.perf_counter() - began)
@@ -81,6 +88,8 @@ class CallbackRoutes:
         if account is None:
             # A wrong or missing secret token in the address: the same answer as to a wrong signature.
             self._metrics.callback_refused(name, "wrong_token")
+            incoming = Incoming(scope["method"], headers, scope["query_string"], body)
+            await self._intake.refuse_token(name, tail, incoming)
             await _send(send, 401, b"", b"")
             return 401, "refused"
         incoming = Incoming(scope["method"], headers, scope["query_string"], body)

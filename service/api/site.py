@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log: Any = structlog.get_logger()
 
-CALLBACKS = ("/webhooks", "/api/webhooks")
+CALLBACKS = ("/webhooks/", "/api/webhooks/")
 HEADER_DEADLINE_MS = 5_000
 HEADER_BUFFER_BYTES = 64 * 1024
 BACKLOG = 1_024
@@ -50,7 +50,7 @@ class Site:
         The ASGI application. Callbacks do not go through Litestar's router and its layers: those took a tenth of the
         processor's time at a thousand callbacks a second, and did nothing for them.
         """
-        if scope["path"].startswith(CALLBACKS):
+        if f"{scope['path']}/".startswith(CALLBACKS):
             await self.callbacks(cast(HTTPScope, scope), receive, send)
         else:
             await self.litestar(scope, receive, send)
@@ -146,9 +146,11 @@ def _timed(metrics: Metrics) -> Any:
                     status = message["status"]
                 await send(message)
 
+            metrics.connections(1)
             try:
                 await app(scope, receive, watch)
             finally:
+                metrics.connections(-1)
                 metrics.request(str(scope.get("method", "")), scope["path"], status, time.perf_counter() - began)
 
         return timed

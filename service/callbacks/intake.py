@@ -13,16 +13,20 @@ from dataclasses import dataclass
 
 from outbox.queue import Queue
 from service.callbacks import quarantine
+from service.callbacks.process import TEST_ON_LIVE
 from service.callbacks.take import Arrival, Kept, take
-from service.database import Database, StorageError
+from service.database import Busy, Database, StorageError
 from service.ids import Clock, Ids
-from service.merchants.accounts import Entry
+from service.merchants.accounts import Entry, digest_of
 from service.providers import PROVIDERS
 from service.providers.base import Incoming, Refused
+from service.seal import Seal
 
+UNKNOWN_TOKEN = "token:"  # noqa: S105 - what an id begins with
+WAITING_MAX = 2_048
+"""Callbacks that may wait for the writer: half a second of its work; more are told 503."""
 TOGETHER_MAX = 256
 """Callbacks kept in one piece of the writer's work: about 3 ms of it."""
-TEST_ON_LIVE = "test_callback_on_live_account"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +39,12 @@ class NotVerified:
 class Intake:
     """Verifies and keeps. `accepted` is called after each commit with the queue that has work now."""
 
-    def __init__(self, db: Database, queue: Queue, ids: Ids, clock: Clock, accepted: Callable[[str], None]) -> None:
-        self._db, self._queue, self._ids, self._clock, self._accepted = db, queue, ids, clock, accepted
-        self._allowance = quarantine.Allowance(clock)
+    def __init__(
+        self, db: Database, queue: Queue, seal: Seal, ids: Ids, clock: Clock, accepted: Callable[[str], None]
+    ) -> None:
+        self._db, self._queue, self._seal, self._ids, self._clock = db, queue, seal, ids, clock
+        self._accepted = accepted
+        self._allowances: dict[str, quarantine.Allowance] = {}
         self._waiting: list[tuple[Arrival, asyncio.Future[Kept]]] = []
         self._keeping: asyncio.Task[None] | None = None
 
@@ -49,19 +56,36 @@ class Intake:
         received_at_ms = self._clock()
         arrival = self.check(account, incoming, received_at_ms, received_at_ms)
         if isinstance(arrival, NotVerified):
-            if self._allowance.take():
-                row = (self._ids("qua"), account.id, account.provider, arrival.reason, incoming, received_at_ms)
-                # A full disk is no reason to tell a stranger anything else than 401.
-                with contextlib.suppress(StorageError):
-                    await self._db.write(quarantine.keep, *row)
+            await self._set_aside(account.id, account.provider, arrival.reason, incoming, received_at_ms)
             return arrival
         return await self._keep(arrival)
+
+    async def refuse_token(self, provider: str, token: str, incoming: Incoming) -> None:
+        """A secret token in the address that nobody has: kept under its digest, in case it is only not set yet."""
+        if token:
+            account_id = f"{UNKNOWN_TOKEN}{digest_of(token).hex()}"
+            await self._set_aside(account_id, provider, "wrong_token", incoming, self._clock())
+
+    async def _set_aside(
+        self, account_id: str, provider: str, reason: str, incoming: Incoming, received_at_ms: int
+    ) -> None:
+        # Unknown tokens share one allowance: their number is the stranger's choice.
+        allowance = self._allowances.setdefault(
+            provider if account_id.startswith(UNKNOWN_TOKEN) else account_id, quarantine.Allowance(self._clock)
+        )
+        if allowance.take():
+            aside = quarantine.Aside(self._ids("qua"), account_id, provider, reason, incoming, received_at_ms)
+            # A full disk is no reason to tell a stranger anything else than 401.
+            with contextlib.suppress(StorageError):
+                await self._db.write(quarantine.keep, self._seal, aside)
 
     def _keep(self, arrival: Arrival) -> asyncio.Future[Kept]:
         """
         Hand it to the one task that keeps: whatever comes while a commit is under way goes together into the next
         one. A sender that goes away abandons the waiting, not the keeping.
         """
+        if len(self._waiting) >= WAITING_MAX:
+            raise Busy("Too many callbacks wait to be kept; send it again.")
         future: asyncio.Future[Kept] = asyncio.get_running_loop().create_future()
         self._waiting.append((arrival, future))
         if self._keeping is None:
@@ -75,6 +99,10 @@ class Intake:
                 await self._keep_batch(batch)
         finally:
             self._keeping = None
+            for _, future in self._waiting:
+                if not future.done():
+                    future.set_exception(Busy("The service is ending; send it again."))
+            self._waiting = []
 
     async def _keep_batch(self, batch: list[tuple[Arrival, asyncio.Future[Kept]]]) -> None:
         try:
@@ -89,11 +117,11 @@ class Intake:
                 if not future.done():
                     future.set_exception(error)
             return
-        for queue in {arrival.queue for arrival, _ in batch}:
-            self._accepted(queue)
         for (_, future), one_kept in zip(batch, kept, strict=True):
             if not future.done():
                 future.set_result(one_kept)
+        for queue in {arrival.queue for arrival, _ in batch}:
+            self._accepted(queue)
 
     def check(self, account: Entry, incoming: Incoming, at_ms: int, received_at_ms: int) -> Arrival | NotVerified:
         """Verify as of `at_ms`, and make of it what will be kept."""

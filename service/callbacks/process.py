@@ -34,6 +34,9 @@ DEFERRED_FOR_MS = 72 * 3_600_000
 """How long a callback may wait for what it speaks of; then a person is asked to look."""
 
 UNKNOWN_TYPE = "unknown_type"
+TEST_ON_LIVE = "test_callback_on_live_account"
+NOT_PLACED = "answer_not_placed"
+IDS_A_STATEMENT = 500
 NO_MERCHANT = ""
 """What a callback waits for when its account belongs to nobody yet."""
 
@@ -60,10 +63,14 @@ _FINISH = (
 
 
 class Processor:
-    """Works on batches of kept callbacks. Holds what never changes; every call is one transaction."""
+    """
+    Works on batches of kept callbacks. Holds what never changes; every call is one transaction.
 
-    def __init__(self, queue: Queue, ids: Ids, clock: Clock) -> None:
-        self._queue, self._ids, self._clock = queue, ids, clock
+    `ours` is how this installation's own references at providers begin.
+    """
+
+    def __init__(self, queue: Queue, ids: Ids, clock: Clock, ours: str) -> None:
+        self._queue, self._ids, self._clock, self._ours = queue, ids, clock, ours
 
     def process(self, tx: Connection, callback_ids: Sequence[str]) -> Report:
         """Work on these callbacks, each at most once: one that is not `received` any more is left alone."""
@@ -75,8 +82,8 @@ class Processor:
             return Report()
         owners = {row.id: row for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})}
         meanings = [self._translate(row) for row in todo]
-        book = Book(tx, self._queue, self._ids, now_ms)
-        book.load(name for meaning in meanings for name in _names(meaning))
+        book = Book(tx, self._queue, self._ids, now_ms, self._ours)
+        book.load(name for meaning in meanings for name in _names(meaning, self._ours))
         report = Report()
         finishes: list[dict[str, Any]] = []
         promises: list[Promise] = []
@@ -94,28 +101,29 @@ class Processor:
         report.moved = book.moved
         return report
 
-    def hear_answer(self, tx: Connection, account_id: str, told: Told, callback_id: str | None) -> Report:
+    def hear_answer(self, tx: Connection, account_id: str, told: Told, callback_id: str) -> Report:
         """The provider's answer to our question, heard exactly like a callback."""
         now_ms = self._clock()
         owner = tx.execute(_ACCOUNTS, {"wanted": [account_id]}).one()
         report = Report()
-        if owner.merchant_id is None:
-            return report
-        book = Book(tx, self._queue, self._ids, now_ms)
+        book = Book(tx, self._queue, self._ids, now_ms, self._ours)
         account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
         heard = book.hear(account, told, callback_id)
         book.flush()
-        if isinstance(heard, Heard):
-            report.illegal += [(callback_id or "", pair) for pair in heard.illegal]
-            if callback_id:
-                tx.execute(update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=heard.payment_id))
+        match heard:
+            case Heard(payment_id, illegal):
+                report.illegal += [(callback_id, pair) for pair in illegal]
+                tx.execute(update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=payment_id))
+            case Waits() | Lacks():
+                # It is evidence and nobody's yet. The callback that made us ask can be run again once it has a place.
+                open_attention(tx, self._ids, callback_id, NOT_PLACED, type(heard).__name__.lower(), now_ms)
+                report.attention.append(NOT_PLACED)
         revive(tx, self._queue, book.known, now_ms)
         report.moved = book.moved
         return report
 
     def _translate(self, row: Mapping[str, Any]) -> Meaning:
-        incoming = Incoming(row["method"], (), row["query"], row["body"])
-        return PROVIDERS[row["provider"]].translate(incoming, row["received_at_ms"])
+        return PROVIDERS[row["provider"]].translate(_incoming(row), row["received_at_ms"])
 
     def _work_on(
         self,
@@ -129,6 +137,9 @@ class Processor:
         now_ms: int,
     ) -> dict[str, Any]:
         id_ = row["id"]
+        if owner.live and _is_test(row):
+            # Said here, and not only at the door: running it again must not make money of it either.
+            return _finish(id_, "parked", now_ms, TEST_ON_LIVE)
         told: Told | None = None
         match meaning:
             case Ignored(reason):
@@ -233,12 +244,20 @@ def open_attention(tx: Connection, ids: Ids, subject: str, reason: str, detail: 
     tx.execute(insert(attention).prefix_with("OR IGNORE", dialect="sqlite"), row)
 
 
-def _names(meaning: Meaning) -> tuple[str, ...]:
+def _is_test(row: Mapping[str, Any]) -> bool:
+    return PROVIDERS[row["provider"]].identify(_incoming(row)).live is False
+
+
+def _incoming(row: Mapping[str, Any]) -> Incoming:
+    return Incoming(row["method"], (), row["query"], row["body"])
+
+
+def _names(meaning: Meaning, ours: str) -> tuple[str, ...]:
     match meaning:
         case Told():
-            return names_of(meaning)
+            return names_of(meaning, ours)
         case Ask(_, told) if told is not None:
-            return names_of(told)
+            return names_of(told, ours)
         case _:
             return ()
 
@@ -288,16 +307,23 @@ def revive(tx: Connection, queue: Queue, known: Sequence[tuple[str, str]], now_m
     ids = sorted({row.callback_id for row in found if (row.account_id, row.reference) in pairs})
     if not ids:
         return 0
-    tx.execute(delete(waits).where(waits.c.callback_id.in_(ids)))
-    rows = tx.execute(
-        update(callbacks)
-        .where(callbacks.c.id.in_(ids), callbacks.c.status == "deferred")
-        .values(status="received", reason=None, deferred_until_ms=None, runs=callbacks.c.runs + 1)
-        .returning(callbacks.c.id, callbacks.c.account_id, callbacks.c.provider, callbacks.c.runs)
-    ).all()
-    queue.enqueue(
-        tx,
-        [Promise(message_id(r.id, r.runs), PROVIDERS[r.provider].queue, r.account_id, r.id) for r in rows],
-        now_ms,
-    )
-    return len(rows)
+    revived = 0
+    for start in range(0, len(ids), IDS_A_STATEMENT):
+        some = ids[start : start + IDS_A_STATEMENT]
+        tx.execute(delete(waits).where(waits.c.callback_id.in_(some)))
+        rows = tx.execute(
+            update(callbacks)
+            .where(callbacks.c.id.in_(some), callbacks.c.status == "deferred")
+            .values(
+                status="received",
+                reason=None,
+                finished_at_ms=None,
+                deferred_until_ms=None,
+                runs=callbacks.c.runs + 1,
+            )
+            .returning(callbacks.c.id, callbacks.c.account_id, callbacks.c.provider, callbacks.c.runs)
+        ).all()
+        work = [Promise(message_id(r.id, r.runs), PROVIDERS[r.provider].queue, r.account_id, r.id) for r in rows]
+        queue.enqueue(tx, work, now_ms)
+        revived += len(rows)
+    return revived

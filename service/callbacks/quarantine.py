@@ -6,16 +6,19 @@ be checked again, against the time they came, and replayed. Nothing in here was 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
 from service.callbacks.tables import quarantine
 from service.ids import Clock
 from service.providers.base import Incoming
+from service.seal import Seal, bound_to
 
 ROWS_MAX = 300
 PER_SECOND = 5
 BURST = 50
+"""All three for each account by itself: rubbish for one must not push out another's genuine callbacks."""
 HEADER_BYTES_MAX = 8_192
 KEPT_HEADERS = 40
 
@@ -38,10 +41,29 @@ class Allowance:
         return True
 
 
-def keep(
-    tx: Connection, id_: str, account_id: str, provider: str, reason: str, incoming: Incoming, received_at_ms: int
-) -> None:
-    """Keep one, and drop the oldest beyond the cap."""
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """
+    One callback on its way into the quarantine, or out of it. `account_id` is the account's, or for a secret token
+    in the address that nobody has (eBilling) `token:` and the token's digest.
+    """
+
+    id: str
+    account_id: str
+    provider: str
+    reason: str
+    incoming: Incoming
+    received_at_ms: int
+
+
+def keep(tx: Connection, seal: Seal, aside: Aside) -> None:
+    """
+    Keep one, and drop the account's oldest beyond the cap.
+
+    To be checked again its bytes must be the ones that came, what a provider's file would redact among them: they are
+    sealed.
+    """
+    incoming = aside.incoming
     headers = [
         [name.decode("latin-1")[:200], value[:HEADER_BYTES_MAX].decode("latin-1")]
         for name, value in incoming.headers[:KEPT_HEADERS]
@@ -50,28 +72,34 @@ def keep(
     tx.execute(
         insert(quarantine),
         {
-            "id": id_,
-            "account_id": account_id,
-            "provider": provider,
-            "reason": reason,
+            "id": aside.id,
+            "account_id": aside.account_id,
+            "provider": aside.provider,
+            "reason": aside.reason,
             "method": incoming.method,
             "headers": json.dumps(headers),
             "query": incoming.query[:HEADER_BYTES_MAX],
-            "body": incoming.body,
-            "received_at_ms": received_at_ms,
+            "body": seal.seal(incoming.body, _bound(aside.id)),
+            "received_at_ms": aside.received_at_ms,
         },
     )
-    newest = select(quarantine.c.id).order_by(quarantine.c.id.desc()).limit(1).offset(ROWS_MAX - 1).scalar_subquery()
-    tx.execute(delete(quarantine).where(quarantine.c.id < newest))
+    mine = quarantine.c.account_id == aside.account_id
+    newest = select(quarantine.c.id).where(mine).order_by(quarantine.c.id.desc()).limit(1).offset(ROWS_MAX - 1)
+    tx.execute(delete(quarantine).where(mine, quarantine.c.id < newest.scalar_subquery()))
 
 
-def kept(tx: Connection, id_: str) -> tuple[str, str, Incoming, int] | None:
-    """One kept callback: (account id, provider, as it came, when)."""
+def kept(tx: Connection, seal: Seal, id_: str) -> Aside | None:
+    """One kept callback, as it came."""
     row = tx.execute(select(quarantine).where(quarantine.c.id == id_)).one_or_none()
     if row is None:
         return None
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in json.loads(row.headers)]
-    return row.account_id, row.provider, Incoming(row.method, headers, row.query, row.body), row.received_at_ms
+    incoming = Incoming(row.method, headers, row.query, seal.open_bytes(row.body, _bound(id_)))
+    return Aside(id_, row.account_id, row.provider, row.reason, incoming, row.received_at_ms)
+
+
+def _bound(id_: str) -> str:
+    return bound_to("quarantine", id_, "body")
 
 
 def forget(tx: Connection, id_: str) -> None:

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, delete, func, select, update
 from outbox.message import Promise
 from outbox.queue import Queue
 from service.callbacks import quarantine
-from service.callbacks.intake import NotVerified
+from service.callbacks.intake import UNKNOWN_TOKEN, NotVerified
+from service.callbacks.process import ASK
 from service.callbacks.tables import callbacks, waits
 from service.callbacks.take import message_id, take
 from service.errors import NotFound, Refusal
@@ -17,6 +18,7 @@ from service.ids import Ids
 from service.merchants.audit import By
 from service.merchants.tables import audit
 from service.providers import PROVIDERS
+from service.schema import outbox_tables
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -46,6 +48,9 @@ def run_again(tx: Connection, queue: Queue, id_: str, reason: str, actor: str, n
     row = tx.execute(select(callbacks).where(callbacks.c.id == id_)).one_or_none()
     if row is None:
         raise NotFound("callback", id_, _LISTED)
+    if row.status == "processed" and (asked := _ask_again(tx, queue, id_, now_ms)):
+        By(actor, now_ms, ids).write_down(tx, REPLAYED, id_, reason)
+        return {"id": id_, "status": "processed", "questions": asked}
     if row.status not in _RESTING:
         raise Refusal("not_resting", f"{id_} is {row.status}; only {', '.join(_RESTING)} callbacks can be run again.")
     times = tx.execute(
@@ -69,16 +74,25 @@ def run_again(tx: Connection, queue: Queue, id_: str, reason: str, actor: str, n
     return {"id": id_, "status": "received", "run": row.runs + 1}
 
 
+def _ask_again(tx: Connection, queue: Queue, id_: str, now_ms: int) -> int:
+    """The questions that this callback made us ask, and that nobody answered: asked again, with a fresh budget."""
+    messages = outbox_tables.messages
+    dead = select(messages.c.id).where(messages.c.subject == id_, messages.c.topic == ASK, messages.c.state == "dead")
+    return queue.revive(tx, tx.execute(dead).scalars().all(), now_ms, "asked again by a person")
+
+
 async def _recheck(app: Application, id_: str, reason: str, actor: str) -> dict[str, Any]:
-    found = await app.db.read(quarantine.kept, id_)
+    found = await app.db.read(quarantine.kept, app.seal, id_)
     if found is None:
         raise NotFound("quarantined callback", id_, "caisse callbacks list --status quarantined")
-    account_id, provider, incoming, received_at_ms = found
-    account = app.registry.by_id(provider, account_id)
+    if found.account_id.startswith(UNKNOWN_TOKEN):
+        account = app.registry.by_digest(found.provider, bytes.fromhex(found.account_id.removeprefix(UNKNOWN_TOKEN)))
+    else:
+        account = app.registry.by_id(found.provider, found.account_id)
     if account is None:
-        raise Refusal("no_account", f"The account {account_id} of {id_} is not configured any more.")
+        raise Refusal("no_account", f"No account that is configured now is the one that {id_} was meant for.")
     # Its signature is as old as it is: what counts is whether it was genuine when it came.
-    arrival = app.intake.check(account, incoming, received_at_ms, received_at_ms)
+    arrival = app.intake.check(account, found.incoming, found.received_at_ms, found.received_at_ms)
     if isinstance(arrival, NotVerified):
         raise Refusal("not_verified", f"{id_} still does not verify ({arrival.reason}); check the provider's secret.")
 

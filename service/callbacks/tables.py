@@ -37,7 +37,7 @@ callbacks = Table(
     milliseconds("last_seen_at_ms"),
     milliseconds("finished_at_ms", nullable=True),
     milliseconds("deferred_until_ms", nullable=True),
-    Column("runs", Integer, nullable=False, server_default="0"),  # how often it was run again by a person
+    Column("runs", Integer, nullable=False, server_default="0"),  # how often it was worked on again
     Column("payment_id", Text),
     UniqueConstraint("account_id", "key"),
     CheckConstraint(

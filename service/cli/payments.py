@@ -25,7 +25,7 @@ def list_(
 ) -> None:
     """Payments, the newest first. Amounts are in minor units."""
     found = run("payments.list", status=status, provider=provider, merchant=merchant, reference=reference, limit=limit)
-    columns = ("id", "status", "exceptions", "amount_minor", "currency", "provider", "provider_reference", "reference",
+    columns = ("id", "status", "exceptions", "amount", "currency", "provider", "provider_reference", "reference",
                "created_at")  # fmt: skip
     show.rows(found, json_, columns, "No such payment.")
 

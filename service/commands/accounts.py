@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from service.commands.shape import by
-from service.errors import Refusal
 from service.merchants import accounts
 from service.merchants.accounts import Entry
 from service.providers import PROVIDERS
@@ -44,14 +43,9 @@ async def add(
     """Store a merchant's own account at a provider; the answer says which address to paste there."""
     hand = by(app, actor)
     real = app.settings.live if live is None else live
-    if provider in PROVIDERS and PROVIDERS[provider].capabilities.token_in_path:
-        for credential in PROVIDERS[provider].credentials:
-            given = credentials.get(credential.name, []) if credential.verifies else []
-            for token in [given] if isinstance(given, str) else given:
-                if app.registry.by_token(provider, token):
-                    raise Refusal("token_taken", "Another account has this token; the address has to tell them apart.")
 
     def work(tx: Connection) -> str:
+        accounts.refuse_taken_tokens(tx, app.settings, app.seal, provider, credentials)
         return accounts.add(tx, merchant, provider, credentials, real, hand, app.seal, name, base_url)
 
     account_id = await app.db.write(work)
@@ -80,7 +74,15 @@ async def rotate(
 ) -> dict[str, Any]:
     """Put a new secret first; the old ones still verify callbacks until `drop_old`."""
     hand = by(app, actor)
-    missing = await app.db.write(lambda tx: accounts.rotate(tx, account, credential, value, hand, app.seal, drop_old))
+
+    def work(tx: Connection) -> list[str]:
+        held = app.registry.get(account)
+        if held is not None:
+            taken = {credential: value}
+            accounts.refuse_taken_tokens(tx, app.settings, app.seal, held.provider, taken, besides=account)
+        return accounts.rotate(tx, account, credential, value, hand, app.seal, drop_old)
+
+    missing = await app.db.write(work)
     await app.reload_registry()
     entry = app.registry.get(account)
     return {

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 
+from service.callbacks.quarantine import kept
 from service.callbacks.replay import replay as run_again
 from service.callbacks.tables import callbacks, quarantine, waits
 from service.commands.shape import LIMIT, bounded, told
 from service.errors import NotFound, Refusal
+from service.merchants.events import rfc3339
 from service.payments.states import Callback
+from service.providers import PROVIDERS
 from service.schema import outbox_tables
+from service.seal import Seal
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -53,7 +56,9 @@ async def listed(
 
 async def show(app: Application, *, callback: str) -> dict[str, Any]:
     """One callback with its body, what it waits for, and how often it was worked on."""
-    return await app.db.read(_kept_aside if callback.startswith("qua_") else _kept, callback)
+    if callback.startswith("qua_"):
+        return await app.db.read(_kept_aside, app.seal, callback)
+    return await app.db.read(_kept, callback)
 
 
 async def replay(app: Application, *, callback: str, reason: str, actor: str = "cli") -> dict[str, Any]:
@@ -79,17 +84,22 @@ def _kept(tx: Connection, callback_id: str) -> dict[str, Any]:
     return shown
 
 
-def _kept_aside(tx: Connection, callback_id: str) -> dict[str, Any]:
-    row = tx.execute(select(quarantine).where(quarantine.c.id == callback_id)).mappings().one_or_none()
-    if row is None:
+def _kept_aside(tx: Connection, seal: Seal, callback_id: str) -> dict[str, Any]:
+    aside = kept(tx, seal, callback_id)
+    if aside is None:
         raise NotFound("quarantined callback", callback_id, "caisse callbacks list --status quarantined")
-    headers = [[name, "…" if name.lower() in _SECRET_HEADERS else value] for name, value in json.loads(row["headers"])]
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in aside.incoming.headers]
     return {
         "status": QUARANTINED,
-        **told(row, "query", "body", "headers"),
-        "headers": headers,
-        "query": _text(row["query"]),
-        "body": _text(row["body"]),
+        "id": aside.id,
+        "account_id": aside.account_id,
+        "provider": aside.provider,
+        "reason": aside.reason,
+        "method": aside.incoming.method,
+        "received_at": rfc3339(aside.received_at_ms),
+        "headers": [[name, "…" if name.lower() in _SECRET_HEADERS else value] for name, value in headers],
+        "query": _text(aside.incoming.query),
+        "body": _text(PROVIDERS[aside.provider].redact(aside.incoming.body)),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from sqlalchemy import Connection, or_, select
 
 from service.callbacks.tables import callbacks
@@ -12,6 +11,7 @@ from service.commands.shape import LIMIT, bounded, told
 from service.errors import NotFound
 from service.merchants.events import rfc3339
 from service.merchants.tables import audit, events
+from service.payments.book import public
 from service.payments.tables import aliases, attempts, attention, facts, payments
 
 if TYPE_CHECKING:
@@ -46,10 +46,7 @@ async def show(app: Application, *, payment: str) -> dict[str, Any]:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    shown = told(row)
-    shown["exceptions"] = [word for word in row["exceptions"].split(",") if word]
-    shown["metadata"] = msgspec.json.decode(row["metadata"])
-    return shown
+    return {**public(row), "merchant": row["merchant_id"]}
 
 
 def _whole(tx: Connection, payment_id: str) -> dict[str, Any]:

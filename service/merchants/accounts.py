@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,7 @@ log = structlog.get_logger()
 SECRETS_MAX = 5
 SECRET_CHARACTERS_MAX = 1_000
 ACCOUNTS_MAX = 10_000
+_PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,11 @@ class Registry:
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self._by_id = {entry.id: entry for entry in entries}
-        self._providers = frozenset(entry.provider for entry in self._by_id.values())
         self._offered = frozenset(entry.provider for entry in self._by_id.values())
         self._by_token: dict[tuple[str, bytes], tuple[bytes, Entry]] = {}
         for entry in self._by_id.values():
             for token in _tokens(entry):
-                digest = _digest(token)
+                digest = digest_of(token)
                 self._by_token.setdefault((entry.provider, digest), (digest, entry))
 
     @classmethod
@@ -93,10 +94,6 @@ class Registry:
             )
         return cls(entries)
 
-    def has(self, provider: str) -> bool:
-        """Whether any account of this provider is there; without one it is off."""
-        return provider in self._providers
-
     def offers(self, provider: str) -> bool:
         """Whether any account of this provider is configured; if not, its address does not exist."""
         return provider in self._offered
@@ -112,7 +109,10 @@ class Registry:
 
     def by_token(self, provider: str, token: str) -> Entry | None:
         """The account whose secret address this is. Only digests are compared, so time tells nothing about a token."""
-        digest = _digest(token)
+        return self.by_digest(provider, digest_of(token))
+
+    def by_digest(self, provider: str, digest: bytes) -> Entry | None:
+        """The account whose secret token has this digest."""
         found = self._by_token.get((provider, digest))
         return found[1] if found is not None and hmac.compare_digest(found[0], digest) else None
 
@@ -194,6 +194,32 @@ def add(
     )
     by.write_down(tx, "account.added", account_id, provider)
     return account_id
+
+
+def refuse_taken_tokens(
+    tx: Connection,
+    settings: Settings,
+    seal: Seal,
+    provider: str,
+    credentials: Mapping[str, str | list[str]],
+    besides: str | None = None,
+) -> None:
+    """
+    Where the secret token in the address *is* the account, refuse one that another account has, or that no address
+    can hold. Call it in the transaction that stores the token.
+    """
+    known = PROVIDERS.get(provider)
+    if known is None or not known.capabilities.token_in_path:
+        return
+    held = Registry.load(tx, settings, seal)
+    for credential in known.credentials:
+        given = credentials.get(credential.name, []) if credential.verifies else []
+        for token in [given] if isinstance(given, str) else given:
+            if not _PATH_TOKEN.fullmatch(token):
+                raise Refusal("bad_token", "The token is part of an address: letters, digits, '-', '_', '.' and '~'.")
+            other = held.by_token(provider, token)
+            if other is not None and other.id != besides:
+                raise Refusal("token_taken", "Another account has this token; the address has to tell them apart.")
 
 
 def rotate(
@@ -299,5 +325,5 @@ def _tokens(entry: Entry) -> list[str]:
     return [token for name in names for token in entry.credentials.get(name, ())]
 
 
-def _digest(token: str) -> bytes:
+def digest_of(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

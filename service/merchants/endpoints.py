@@ -7,9 +7,7 @@ room for one, and carries the oldest live secret until the overlap is over, so t
 
 from __future__ import annotations
 
-import base64
 import difflib
-import secrets as random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,13 +17,13 @@ from sqlalchemy import Connection, bindparam, delete, insert, or_, select, updat
 
 from outbox.policy import DELAY_MS_MAX, RETRIES_MAX
 from outbox.policy import schedule as delays_of
+from outbox.webhook import new_secret
 from service.errors import NotFound, Refusal
 from service.merchants.audit import By
 from service.merchants.events import CATALOGUE
 from service.merchants.tables import endpoint_secrets, endpoints, merchants
 from service.seal import Seal, bound_to
 
-SECRET_BYTES = 32
 OVERLAP_MS = 24 * 3_600_000
 OVERLAP_MS_MAX = 30 * 24 * 3_600_000
 ENDPOINTS_MAX = 50
@@ -64,8 +62,7 @@ def add(
     schedule: str = "standard",
 ) -> NewEndpoint:
     """Add an endpoint; what is told from the commit on is promised to it."""
-    if tx.execute(select(merchants.c.id).where(merchants.c.id == merchant_id)).scalar() is None:
-        raise NotFound("merchant", merchant_id, "caisse merchant list")
+    _refuse_disabled(tx, merchant_id)
     wanted = [_url(url), _filter(events), _schedule(schedule)]
     held = tx.execute(select(endpoints.c.id, endpoints.c.url).where(endpoints.c.merchant_id == merchant_id)).all()
     if len(held) >= ENDPOINTS_MAX:
@@ -170,8 +167,16 @@ def delays_ms(schedule: str) -> tuple[int, ...]:
     return delays_of(schedule if not schedule[:1].isdigit() else [int(item) * 1000 for item in schedule.split(",")])
 
 
+def _refuse_disabled(tx: Connection, merchant_id: str) -> None:
+    status = tx.execute(select(merchants.c.status).where(merchants.c.id == merchant_id)).scalar()
+    if status is None:
+        raise NotFound("merchant", merchant_id, "caisse merchant list")
+    if status == "disabled":
+        raise Refusal("merchant_disabled", f"The merchant {merchant_id} is disabled: nothing is sent to its endpoints.")
+
+
 def _add_secret(tx: Connection, endpoint_id: str, by: By, seal: Seal) -> str:
-    secret = "whsec_" + base64.b64encode(random.token_bytes(SECRET_BYTES)).decode()
+    secret = new_secret()
     row_id = by.ids("sec")
     tx.execute(
         insert(endpoint_secrets).values(

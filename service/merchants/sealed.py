@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, Table, func, select, update
 
+from service.callbacks.tables import quarantine
 from service.merchants.tables import accounts, endpoint_secrets, installation
 from service.seal import PREFIX_BYTES, Seal, bound_to
 
@@ -16,6 +17,7 @@ SEALED: tuple[tuple[Table, Column[Any], Column[Any]], ...] = (
     (accounts, accounts.c.id, accounts.c.credentials),
     (endpoint_secrets, endpoint_secrets.c.id, endpoint_secrets.c.secret),
     (installation, installation.c.name, installation.c.value),
+    (quarantine, quarantine.c.id, quarantine.c.body),
 )
 """Table, row's key, sealed column. In `installation` only the canary is sealed."""
 

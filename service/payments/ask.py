@@ -19,7 +19,6 @@ from outbox.message import Done, Drop, Message, Outcome, Retry, Trial
 from service.callbacks.process import Processor, Report, open_attention
 from service.ids import Clock, Ids
 from service.merchants.accounts import Registry
-from service.payments.book import OUR_PREFIX
 from service.payments.facts import Told
 from service.payments.tables import aliases, attempts
 from service.providers import PROVIDERS
@@ -57,10 +56,11 @@ class Asker:
         clock: Clock,
         reported: Callable[[str, str, Report], None],
         asked: Callable[[str, str], None],
+        ours: str,
     ) -> None:
         self._registry, self._processor, self._client = registry, processor, client
         self._ids, self._clock, self._reported = ids, clock, reported
-        self._asked = asked
+        self._asked, self._ours = asked, ours
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
         """What we hold of each payment, so that the answer can be compared with it."""
@@ -70,7 +70,7 @@ class Asker:
             select(aliases.c.account_id, aliases.c.reference, ours.c.reference, attempts.c.amount_minor,
                    attempts.c.currency)
             .join(attempts, attempts.c.id == aliases.c.attempt_id)
-            .join(ours, (ours.c.attempt_id == attempts.c.id) & ours.c.reference.startswith(OUR_PREFIX))
+            .join(ours, (ours.c.attempt_id == attempts.c.id) & ours.c.reference.startswith(self._ours))
             .where(aliases.c.reference.in_(sorted(set(wanted.values()))))
         ).all()  # fmt: skip
         # Only payments of our own are found: what an adopted one asked for is what a hint claimed, and the answer may

@@ -24,9 +24,6 @@ from service.payments.rules import Attempt, announce, decide_payment
 from service.payments.states import ATTEMPT, rank
 from service.payments.tables import attention
 
-OUR_PREFIX = "caisse-"
-"""Our own references at providers are `caisse-<installation>-<attempt>`: two installations keep apart."""
-
 MOVES_MONEY = frozenset(
     {
         Kind.CAPTURED,
@@ -88,15 +85,21 @@ class Moved:
     problems: tuple[str, ...]  # new ones
     begun: bool
     status_changed: bool
+    newly_captured_minor: int
 
 
 _OPEN_ATTENTION = insert(attention).prefix_with("OR IGNORE", dialect="sqlite")
 
 
-def names_of(told: Told) -> tuple[str, ...]:
+def ours(installation: str) -> str:
+    """How our own references at providers begin: two installations on one account do not take each other's."""
+    return f"caisse-{installation}-"
+
+
+def names_of(told: Told, ours: str) -> tuple[str, ...]:
     """Every name the payment goes by in this message: provider ids, our own reference, ids of moved money."""
     names = dict.fromkeys(told.references)
-    if told.reference and told.reference.startswith(OUR_PREFIX):
+    if told.reference and told.reference.startswith(ours):
         names[told.reference] = None
     names.update(dict.fromkeys(fact.movement for fact in told.facts if fact.kind in MOVES_MONEY))
     return tuple(names)
@@ -105,8 +108,8 @@ def names_of(told: Told) -> tuple[str, ...]:
 class Book:
     """One per transaction. `hear` in any order, then `flush` once."""
 
-    def __init__(self, tx: Connection, queue: Queue, ids: Ids, now_ms: int) -> None:
-        self._tx, self._queue, self._ids, self._now_ms = tx, queue, ids, now_ms
+    def __init__(self, tx: Connection, queue: Queue, ids: Ids, now_ms: int, ours: str) -> None:
+        self._tx, self._queue, self._ids, self._now_ms, self._ours = tx, queue, ids, now_ms, ours
         self._records = Records(tx)
         self._news: list[News] = []
         self._attention: list[dict[str, Any]] = []
@@ -129,11 +132,11 @@ class Book:
         a payment of their own to another's reference.
         """
         records, weak = self._records, all(fact.source is Source.HINT for fact in told.facts)
-        names = names_of(told)
+        names = names_of(told, self._ours)
         records.load(names)
         found = list(dict.fromkeys(id_ for name in names if (id_ := records.names.get((account.id, name)))))
         if not found:
-            if told.reference and told.reference.startswith(OUR_PREFIX):
+            if told.reference and told.reference.startswith(self._ours):
                 return Waits((told.reference,))
             if all(fact.kind in AFTERWARDS for fact in told.facts):
                 return Waits(names)
@@ -188,7 +191,7 @@ class Book:
     def _describe(self, payment: PaymentRecord, told: Told) -> None:
         """Names and notes that decide nothing: the first that is said stays."""
         row = payment.row
-        if row["reference"] is None and told.reference and not told.reference.startswith(OUR_PREFIX):
+        if row["reference"] is None and told.reference and not told.reference.startswith(self._ours):
             row["reference"], payment.changed = told.reference, True
         if row["metadata"] == "{}" and told.metadata:
             row["metadata"], payment.changed = json.dumps(dict(told.metadata), sort_keys=True), True
@@ -235,7 +238,7 @@ class Book:
         for type_ in announce(before, after):
             self._tell(payment, type_)
         status_changed = before is None or before.status != after.status
-        if status_changed or new_problems:
+        if status_changed or new_problems or (before and before.captured_minor != after.captured_minor):
             self.moved.append(
                 Moved(
                     row["id"],
@@ -246,6 +249,7 @@ class Book:
                     tuple(new_problems),
                     before is None,
                     status_changed,
+                    after.captured_minor - (before.captured_minor if before else 0),
                 )
             )
 

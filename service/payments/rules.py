@@ -273,6 +273,7 @@ _TOLD_AS = {
     "partially_refunded": "payment.partially_refunded",
 }
 STATUSES = tuple(_TOLD_AS)
+"""Every status a payment can have."""
 
 
 def _told_as(payment: Payment) -> str:

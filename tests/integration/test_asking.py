@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from service.callbacks import replay
 from service.callbacks.tables import callbacks
 from service.payments import ask
 from service.payments.tables import attention, facts, payments
@@ -149,6 +150,11 @@ def test_a_question_never_answered_is_put_before_a_person(tmp_path: Path, monkey
             await t.settled()
             assert [p.status for p in await t.rows(payments)] == ["pending"]
             assert [a.reason for a in await t.rows(attention)] == ["never_answered"]
+            row = (await t.rows(callbacks))[0]
+            again = await replay.replay(t.app, row.id, "the provider is back", "test")
+            assert again == {"id": row.id, "status": "processed", "questions": 1}
+            await t.settled()
+            assert [m.tries for m in await t.rows(messages, messages.c.topic == "ask")] == [2]
 
     asyncio.run(run())
 

@@ -167,14 +167,18 @@ def test_a_refund_that_overtakes_its_payment_waits_for_it(tmp_path: Path) -> Non
 
 
 def test_a_reference_of_ours_that_is_not_known_yet_is_deferred_not_failed(tmp_path: Path) -> None:
-    """It may overtake our own call's answer (A10); another installation's references are nobody's payment here."""
-    ours = stripe_event("payment_intent.succeeded", metadata={"reference": "caisse-0badf00d-try_1"})
+    """It may overtake our own call's answer (A10); a reference of another installation is adopted like any other."""
 
     async def run() -> None:
         async with till(tmp_path) as t:
-            await t.stripe(ours)
+            ours = {"reference": f"caisse-{t.app.installation}-try_1"}
+            theirs = {"reference": "caisse-0badf00d-try_1"}
+            await t.stripe(stripe_event("payment_intent.succeeded", metadata=ours))
+            await t.stripe(stripe_event("payment_intent.succeeded", "evt_2", intent="pi_2", metadata=theirs))
             await t.settled()
-            assert [(r.status, r.reason) for r in await t.rows(callbacks)] == [("deferred", "not_known_yet")]
+            rows = sorted(await t.rows(callbacks), key=lambda row: row.key)
+            assert [(r.status, r.reason) for r in rows] == [("deferred", "not_known_yet"), ("processed", None)]
+            assert [p.provider_reference for p in await t.rows(payments)] == ["pi_2"]
             timer = await t.rows(messages, messages.c.topic == "deferred")
             assert timer[0].due_at_ms - (await t.rows(callbacks))[0].received_at_ms == 72 * 3_600_000
 

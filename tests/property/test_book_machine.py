@@ -105,7 +105,7 @@ class TheBook(RuleBasedStateMachine):
 
     def hear(self, tx: Connection, batch: list[Told]) -> list[Heard | Waits]:
         """One transaction's work."""
-        book = Book(tx, self.queue, self.ids, self.clock())
+        book = Book(tx, self.queue, self.ids, self.clock(), "caisse-here-")
         heard = [book.hear(ACCOUNT, told, None) for told in batch]
         book.flush()
         return heard  # type: ignore[return-value]

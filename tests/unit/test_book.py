@@ -31,7 +31,7 @@ def told(
 def open_book(tx: object) -> Book:
     """A book over a transaction."""
     numbers = itertools.count()
-    return Book(tx, Queue(outbox_tables), Ids(Clock(), lambda: next(numbers)), 1_000)  # type: ignore[arg-type]
+    return Book(tx, Queue(outbox_tables), Ids(Clock(), lambda: next(numbers)), 1_000, "caisse-here-")  # type: ignore[arg-type]
 
 
 def test_a_hint_ties_no_names_together_and_merges_nothing() -> None:

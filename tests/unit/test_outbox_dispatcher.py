@@ -13,8 +13,8 @@ import pytest
 from sqlalchemy import Column, Connection, MetaData, Table, Text, insert, select
 
 from outbox import Dispatcher, Done, Drop, Happened, Hold, Message, Outcome, Policy, Promise, Queue, Retry, Topic, Trial
-from outbox.dispatcher import Act, Work
 from outbox.tables import define
+from outbox.topic import Act, Work
 from tests.support.clock import Clock
 from tests.support.database import Database
 
