@@ -24,7 +24,7 @@ UV_COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --universal --python-versi
 # More arguments for pytest: make test ARGS='-k writer'
 ARGS :=
 
-.PHONY: help run test check bench lock format clean
+.PHONY: help run test check bench docs lock format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sort | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ format: $(READY_TO_TEST) ## Format the code and fix what ruff can fix
 
 bench: $(READY_TO_TEST) ## Measure intake and end to end (ARGS='--help' for the parts)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+docs: $(READY_TO_TEST) ## Write the pages of docs/ that are made from the code
+	@exec $(BIN)/python -m tests.tidy.pages
 
 lock: ## Write the locks anew from pyproject.toml (ARGS='--upgrade' takes newer versions)
 	@test -x $(VENV)-lock/bin/uv || { python=$$($(FIND_PYTHON)) || exit 1; "$$python" -m venv $(VENV)-lock; }

@@ -8,16 +8,18 @@ the second time is judged the second time.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import socket
 from collections.abc import Collection, Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.resolver import ThreadedResolver
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+RECEIVED_BYTES_MAX = 192 * 1024
+"""64 kB of body are read; the rest is for what stands before it and for what the system had buffered by then."""
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 # The special-purpose registries of IANA, v4 and v6, and what is public by number only. Python's `is_global` is not
@@ -173,6 +177,7 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, guard: Guard, limit: int) -> None:
         # A short DNS cache is safe because every socket is judged by the number it dials.
         super().__init__(resolver=_Resolver(guard), socket_factory=self._make_socket, limit=limit)
+        self._factory = cast(Any, partial(_Protocol, loop=asyncio.get_running_loop()))
         self._guard = guard
 
     async def connect(
@@ -201,6 +206,28 @@ class _Connector(aiohttp.TCPConnector):
     async def close(self, *, abort_ssl: bool = False) -> None:
         await super().close(abort_ssl=abort_ssl)
         await self._resolver.close()
+
+
+class _Protocol(ResponseHandler):
+    """
+    Ends a connection that has sent more than any answer needs. The body is bounded by whoever reads it; what comes
+    before it is not: a flood of `100 Continue` is parsed message by message on our one event loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self._got = 0
+
+    def set_response_params(self, **parameters: Any) -> None:
+        self._got = 0  # another request on this connection
+        super().set_response_params(**parameters)
+
+    def data_received(self, data: bytes) -> None:
+        self._got += len(data)
+        if self._got <= RECEIVED_BYTES_MAX:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
 
 
 class _Resolver(AbstractResolver):

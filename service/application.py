@@ -25,7 +25,7 @@ import uvloop
 from httpx_aiohttp import AiohttpTransport
 from sqlalchemy import Connection, insert, select
 
-from outbox.dispatcher import Dispatcher, Happened, Topic
+from outbox.dispatcher import Dispatcher, Topic
 from outbox.guard import Guard
 from outbox.message import Done, Message, Outcome
 from outbox.policy import STANDARD_MS, Policy
@@ -34,7 +34,7 @@ from outbox.webhook import Sender, open_session
 from service import __version__, migrations
 from service.api.site import Site
 from service.callbacks.intake import Intake
-from service.callbacks.process import ASK, DEFERRED, NO_MERCHANT, UNKNOWN_TYPE, Processor, Report, revive
+from service.callbacks.process import ASK, DEFERRED, NO_MERCHANT, Processor, revive
 from service.config import Settings
 from service.control import Server as ControlServer
 from service.control import serve as serve_control
@@ -53,6 +53,7 @@ from service.payments.book import ours
 from service.providers import PROVIDERS
 from service.schema import outbox_tables
 from service.seal import Seal, bound_to, load_keys
+from service.watch import Watch
 
 log: Any = structlog.get_logger()
 
@@ -69,7 +70,6 @@ CALLBACK_RETRIES_MS = {
     "monetbil": (10_000, 30_000, 60_000),
     "payments": (10_000, 30_000, 90_000, 270_000, 810_000),
 }
-_DIED_AS = dict.fromkeys(CALLBACK_RETRIES_MS, "callback_dead") | {ASK: "never_answered"}
 CALLBACK_BATCH = 50
 """Callbacks worked on in one transaction: few enough that intake never waits long behind them."""
 
@@ -83,6 +83,7 @@ class Application:
         self.ids = ids or Ids(clock)
         self.queue = Queue(outbox_tables)
         self.metrics = Metrics(PROVIDERS)
+        self.watch = Watch(self.metrics, clock)
         self.guard = Guard(
             allow_cidrs=[str(network) for network in settings.allow_private_cidrs],
             own_ports=[settings.port],
@@ -90,10 +91,8 @@ class Application:
         )
         self.dispatcher: Dispatcher | None = None
         self.failed = asyncio.Event()
+        self.rotating = asyncio.Lock()  # the master keys
         self.port = settings.port
-        self.moved_at_ms: dict[str, int] = {}  # per topic of the outbox, when it last claimed or settled
-        self._reports: dict[tuple[str, str], Report] = {}
-        self.started_at_ms = clock()
         self._http: aiohttp.ClientSession | None = None
         self._asking: aiohttp.ClientSession | None = None
         self._control: ControlServer | None = None
@@ -109,7 +108,6 @@ class Application:
         Raises lock.Held, BadSetting-like sentences, StorageError, NewerDatabase, SealError; nothing stays open then.
         """
         path = self.settings.database_path
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = await asyncio.to_thread(Lock.acquire, path, wait_ms, __version__)
         try:
             loop = asyncio.get_running_loop()
@@ -118,7 +116,8 @@ class Application:
             )
             try:
                 await migrations.migrate(self.db)
-                self.seal = Seal(load_keys(self.settings.master_keys, path))
+                fresh = await self.db.read(_is_fresh)
+                self.seal = Seal(load_keys(self.settings.master_keys, self.db.path, fresh=fresh))
                 self.installation = await self.db.write(_introduce, self.seal, secrets.token_hex(4))
                 await self.db.write(ensure_defaults, self.settings, self.clock())
                 await self.reload_registry()
@@ -222,7 +221,7 @@ class Application:
             client,
             self.ids,
             self.clock,
-            self._reported,
+            self.watch.reported,
             self.metrics.asked,
             ours(self.installation),
         )
@@ -251,95 +250,23 @@ class Application:
             ),
         ]
         self.metrics.know_queues(topic.policy.topic for topic in topics)
-        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self._happened)  # noqa: S311 - jitter
+        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self.watch.happened)  # noqa: S311 - jitter
 
     def _work_on_callbacks(self, topic: str) -> Callable[[Connection, Sequence[Message]], list[Outcome]]:
         def work(tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
             report = self.processor.process(tx, [message.subject for message in messages])
-            self._reported(topic, "", report)
+            self.watch.reported(topic, "", report)
             return [Done() for _ in messages]
 
         return work
 
     def _put_before_a_person(self, tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
-        self._reported(DEFERRED, "", self.processor.overdue(tx, messages))
+        self.watch.reported(DEFERRED, "", self.processor.overdue(tx, messages))
         return [Done() for _ in messages]
-
-    def _reported(self, topic: str, key: str, report: Report) -> None:
-        """
-        Keep what a transaction did until its commit is told (`_happened`). A run that was rolled back and run again
-        writes over what it had said before.
-        """
-        self._reports[topic, key] = report
 
     def _accepted(self, topic: str) -> None:
         if self.dispatcher is not None:
             self.dispatcher.nudge(topic)
-
-    def _happened(self, event: Happened) -> None:
-        """After each of the outbox's commits: metrics and logs."""
-        match event.what:
-            case "claimed":
-                self.moved_at_ms[event.topic] = self.clock()
-            case "done" | "retried" | "died" | "held":
-                self.moved_at_ms[event.topic] = self.clock()
-                # list(): the writer's thread puts reports in meanwhile.
-                for key in [key for key in list(self._reports) if key[0] == event.topic]:
-                    self._tell(self._reports.pop(key))
-            case "batch_raised" | "work_raised" | "then_raised" | "write_failed" | "stale":
-                for key in [key for key in list(self._reports) if key[0] == event.topic]:
-                    del self._reports[key]
-            case _:
-                pass
-        if event.what == "died" and event.topic in _DIED_AS:
-            for _ in range(event.count):
-                self.metrics.attention(_DIED_AS[event.topic])
-        if event.topic == WEBHOOK and event.what in ("done", "retried", "died", "held"):
-            self.metrics.delivery(event.what, event.count)
-        if event.what.endswith(("_raised", "_failed")) or event.what in ("died", "stale"):
-            log.error(
-                "outbox.trouble",
-                what=event.what,
-                topic=event.topic,
-                count=event.count,
-                message_id=list(event.message_ids),
-                error=event.error,
-            )
-
-    def _tell(self, report: Report) -> None:
-        for callback_id, provider, kind, status, reason in report.finished:
-            self.metrics.callback_finished(provider, "unmapped" if reason == UNKNOWN_TYPE else status)
-            say = log.warning if status in ("parked", "deferred") else log.debug
-            say(
-                "callback.finished",
-                callback_id=callback_id,
-                provider=provider,
-                kind=kind,
-                status=status,
-                reason=reason,
-            )
-        for reason in report.attention:
-            self.metrics.attention(reason)
-        for callback_id, pair in report.illegal:
-            self.metrics.illegal_transition("attempt")
-            log.info("payment.illegal_transition", callback_id=callback_id, what=pair)
-        for moved in report.moved:
-            if moved.begun:
-                self.metrics.payment_begun(moved.provider)
-            if moved.status_changed:
-                self.metrics.payment(moved.provider, moved.status)
-            if moved.newly_captured_minor > 0:
-                self.metrics.payment_amount(moved.currency, moved.newly_captured_minor)
-            for problem in moved.problems:
-                self.metrics.attention(problem)
-            log.info(
-                "payment.moved",
-                payment_id=moved.payment_id,
-                provider=moved.provider,
-                status=moved.status,
-                amount_minor=moved.amount_minor,
-                currency=moved.currency,
-            )
 
     async def _command(self, name: str, arguments: dict[str, Any], progress: Callable[..., None]) -> Any:
         from service.commands import run
@@ -388,6 +315,10 @@ async def serve(settings: Settings, ready: Callable[[Application], None] = lambd
         os._exit(STORAGE_FAILED)
     await app.stop()
     return 0
+
+
+def _is_fresh(tx: Connection) -> bool:
+    return tx.execute(select(installation.c.name).where(installation.c.name == "canary")).first() is None
 
 
 def _introduce(tx: Connection, seal: Seal, candidate: str) -> str:

@@ -75,7 +75,8 @@ async def stuck(app: Application) -> str | None:
         return f"The database cannot be read: {error}"
     for topic, backlog in found.backlog.items():
         # Old work alone is no fault: one merchant's slow shop, or an hour of downtime, leaves plenty of it.
-        since_ms = max(backlog.oldest_due_at_ms or found.now_ms, app.moved_at_ms.get(topic, app.started_at_ms))
+        moved_at_ms = app.watch.moved_at_ms.get(topic, app.watch.started_at_ms)
+        since_ms = max(backlog.oldest_due_at_ms or found.now_ms, moved_at_ms)
         if found.now_ms - since_ms > STUCK_MS:
             return f"The outbox does not move: nothing was done in {topic} for {(found.now_ms - since_ms) // 1000} s."
     return None

@@ -120,12 +120,17 @@ def key_file(database: Path) -> Path:
     return database.with_name(database.name + ".key")
 
 
-def load_keys(configured: Sequence[bytes], database: Path) -> tuple[bytes, ...]:
-    """The configured keys, else those of the key file, which is made on first need; newest first."""
+def load_keys(configured: Sequence[bytes], database: Path, *, fresh: bool = True) -> tuple[bytes, ...]:
+    """
+    The configured keys, else those of the key file, newest first. It is made on first need, but only for a `fresh`
+    database: beside one with sealed secrets a new key would be a decoy that opens nothing.
+    """
     if configured:
         return tuple(configured)
     path = key_file(database)
     if not path.exists():
+        if not fresh:
+            raise KeyFileError(f"The key file {path} is missing: restore it from a backup, stored secrets need it.")
         # Two processes may come here at once: the first to create the file wins, both read what is in it.
         with contextlib.suppress(FileExistsError):
             write_keys(path, [new_master_key()], replace=False)

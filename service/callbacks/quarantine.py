@@ -85,7 +85,7 @@ def keep(tx: Connection, seal: Seal, aside: Aside) -> None:
     )
     mine = quarantine.c.account_id == aside.account_id
     newest = select(quarantine.c.id).where(mine).order_by(quarantine.c.id.desc()).limit(1).offset(ROWS_MAX - 1)
-    tx.execute(delete(quarantine).where(mine, quarantine.c.id < newest.scalar_subquery()))
+    tx.execute(delete(quarantine).where(mine, quarantine.c.id < newest.scalar_subquery(), quarantine.c.id != aside.id))
 
 
 def kept(tx: Connection, seal: Seal, id_: str) -> Aside | None:

@@ -100,6 +100,7 @@ async def _recheck(app: Application, id_: str, reason: str, actor: str) -> dict[
         kept = take(tx, app.queue, [arrival])[0]
         quarantine.forget(tx, id_)
         By(actor, app.clock(), app.ids).write_down(tx, REPLAYED, id_, reason)
-        return {"id": kept.id, "status": "received", "was": id_, "again": kept.again}
+        status = "parked" if kept.parked else "received"
+        return {"id": kept.id, "status": status, "was": id_, "again": kept.again}
 
     return await app.db.write(keep)

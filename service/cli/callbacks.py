@@ -42,7 +42,7 @@ def show_(callback: str, json_: bool) -> None:
         click.echo()
         show.rows(found["work"], False, ("id", "topic", "state", "tries", "last_error", "last_try_at"), "")
     click.echo()
-    click.echo(show.printable(_pretty(found["body"])))
+    click.echo(show.printable(_pretty(found["body"]), lines=True))
 
 
 @callbacks.command()

@@ -38,7 +38,7 @@ def show_(event: str, json_: bool) -> None:
     if json_:
         return
     click.echo()
-    click.echo(show.printable(json.dumps(found["body"], indent=2, ensure_ascii=False)))
+    click.echo(show.printable(json.dumps(found["body"], indent=2, ensure_ascii=False), lines=True))
     click.echo()
     columns = ("id", "status", "tries", "http_status", "error", "next_retry_at", "delivered_at")
     show.rows(found["deliveries"], False, columns, "No endpoint wanted it.")

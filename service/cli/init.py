@@ -53,7 +53,7 @@ def init(
             "exists", f"{path} is there already and stays as it is; edit it, or name another file with --config."
         )
     database = path.with_name("caisse.db")
-    if database.exists() and not key_file(database).exists():
+    if database.exists() and not key_file(database.resolve()).exists():
         raise Refusal("exists", f"{database} is there already, sealed with keys that the new file would not have.")
 
     def ask(text: str, default: str) -> str:
@@ -70,9 +70,8 @@ def init(
     if public_url is None:
         public_url = ask("How do providers reach this machine (https://…; empty: not at all yet)", "")
 
-    text = _toml(
-        mode, database, public_url, provider, credentials, PROVIDERS[provider], with_key=not key_file(database).exists()
-    )
+    with_key = not key_file(database.resolve()).exists()
+    text = _toml(mode, database, public_url, provider, credentials, PROVIDERS[provider], with_key=with_key)
     _write(path, text)
     try:
         read = Settings.read(path)

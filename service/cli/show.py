@@ -32,7 +32,7 @@ def limited(command: F) -> F:
 
 def dump(answer: Any) -> None:
     """JSON on stdout."""
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    click.echo(json.dumps(answer, indent=2))  # ASCII: what a stranger sent must not steer the terminal
 
 
 def rows(answer: Sequence[Mapping[str, Any]], json_: bool, columns: Iterable[str], nothing: str) -> None:
@@ -78,9 +78,9 @@ def word(value: Any) -> str:
     return printable(str(value))
 
 
-def printable(text: str) -> str:
-    """Text that only prints."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+def printable(text: str, *, lines: bool = False) -> str:
+    """Text that only prints; `lines` keeps line breaks, which in a table would draw rows that are not there."""
+    return "".join(c if c.isprintable() or (lines and c == "\n") else repr(c)[1:-1] for c in text)
 
 
 def _console() -> Any:

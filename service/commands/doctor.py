@@ -88,7 +88,7 @@ def _settings(app: Application, found: Findings) -> None:
     if settings.master_keys:
         found.say("master_keys", "ok", f"{len(settings.master_keys)} from the settings.")
     else:
-        path = key_file(settings.database_path)
+        path = key_file(settings.database_path.resolve())
         found.say("master_keys", "ok", f"In {path}: back it up apart from the database, stored secrets need it.")
     if settings.strict and not settings.metrics_token:
         found.say("metrics_token", "warn", "CAISSE_METRICS_TOKEN is not set: /metrics is open to whoever reaches it.")

@@ -89,6 +89,8 @@ async def rotate_secret(
 ) -> dict[str, Any]:
     """Make a new secret; the old one signs too until the overlap is over."""
     hand = by(app, actor)
+    if not 0 <= overlap_hours <= 720:
+        raise Refusal("bad_overlap", "The overlap is between 0 and 720 hours.")
     overlap_ms = round(overlap_hours * 3_600_000)
     secret = await app.db.write(lambda tx: endpoints.rotate(tx, endpoint, hand, app.seal, overlap_ms))
     return {"id": endpoint, "secret": secret, "old_ends_at": rfc3339(hand.now_ms + overlap_ms)}

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 from service.commands.shape import by, told
 from service.errors import Refusal
 from service.merchants import keys, sealed
+from service.merchants.audit import By
 from service.seal import SealError, key_file, new_master_key, read_keys, write_keys
 
 if TYPE_CHECKING:
     from service.application import Application
+
+Progress = Callable[[int, int | None], None]
 
 
 async def create(
@@ -34,16 +37,24 @@ async def revoke(app: Application, *, key: str, reason: str = "", actor: str = "
     return {"id": key, "changed": await app.db.write(lambda tx: keys.revoke(tx, key, hand, reason))}
 
 
-async def rotate_master(
-    app: Application, *, progress: Callable[[int, int | None], None] | None = None, actor: str = "cli"
-) -> dict[str, Any]:
+async def rotate_master(app: Application, *, progress: Progress | None = None, actor: str = "cli") -> dict[str, Any]:
     """
     Seal every stored secret again with the newest master key.
 
     Keys from the settings: put the new one first, start again, run this, then drop the old one. Keys from the key file:
     a new one is made, the old one dropped at the end. It may be stopped and run again at any point.
     """
-    path = key_file(app.settings.database_path)
+    # Two at once would each drop the other's new key, and with it everything sealed by it.
+    if app.rotating.locked():
+        raise Refusal("already_rotating", "The master keys are being rotated already; wait until that is done.")
+    async with app.rotating:
+        return await _rotate_master(app, by(app, actor), progress)
+
+
+async def _rotate_master(
+    app: Application, hand: By, progress: Callable[[int, int | None], None] | None
+) -> dict[str, Any]:
+    path = key_file(app.db.path)
     own_file = not app.settings.master_keys
     held = app.settings.master_keys
     try:
@@ -64,7 +75,6 @@ async def rotate_master(
             app.seal.adopt(held[:1])
     except SealError as error:
         raise Refusal("seal", str(error)) from None
-    hand = by(app, actor)
     await app.db.write(lambda tx: hand.write_down(tx, "keys.master_rotated", "installation"))
     where = f"the key file {path}" if own_file else "CAISSE_MASTER_KEYS: all but the first may be removed now"
     return {"resealed": resealed, "keys": where}

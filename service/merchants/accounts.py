@@ -31,6 +31,7 @@ log = structlog.get_logger()
 SECRETS_MAX = 5
 SECRET_CHARACTERS_MAX = 1_000
 ACCOUNTS_MAX = 10_000
+NAME_CHARACTERS_MAX = 100
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 
 
@@ -175,6 +176,10 @@ def add(
     """Store a merchant's own account. What is required must all be there. Returns its id."""
     if tx.execute(select(merchants.c.id).where(merchants.c.id == merchant_id)).scalar() is None:
         raise NotFound("merchant", merchant_id, "caisse merchant list")
+    if len(name) > NAME_CHARACTERS_MAX or not name.isprintable():
+        raise Refusal("bad_name", f"An account's name has at most {NAME_CHARACTERS_MAX} printable characters.")
+    if base_url is not None and not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", base_url):
+        raise Refusal("bad_url", "The base URL must look like https://api.provider.example, without a query.")
     whole = _checked(_provider(provider), credentials)
     if lacking := PROVIDERS[provider].missing(whole):
         raise Refusal("missing_credentials", f"{PROVIDERS[provider].title} also needs {', '.join(lacking)}.")
@@ -184,7 +189,7 @@ def add(
             id=account_id,
             merchant_id=merchant_id,
             provider=provider,
-            name=name[:100],
+            name=name,
             live=live,
             origin="stored",
             base_url=base_url,

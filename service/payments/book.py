@@ -156,7 +156,8 @@ class Book:
             if new and rank(fact.kind) is not None and (state, fact.kind) not in ATTEMPT:
                 illegal.append(f"{state}+{fact.kind}")
         payment = records.payment_of(attempt)
-        self._describe(payment, told)
+        if not weak:
+            self._describe(payment, told)
         self._decide(payment)
         return Heard(payment.row["id"], tuple(illegal))
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from service.callbacks import replay
-from service.callbacks.tables import callbacks
+from service.callbacks.tables import callbacks, quarantine
+from service.errors import Refusal
+from service.merchants.accounts import digest_of
 from service.payments import ask
 from service.payments.tables import attention, facts, payments
 from service.sandbox.builder import build
@@ -172,6 +174,54 @@ def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
             ):
                 assert await t.post(path, b"reference=1&amount=1&billingid=5") == (401, b"")
             assert await t.count(callbacks) == 0 and not standin.asked
+            aside = await t.rows(quarantine)
+            assert {row.reason for row in aside} == {"wrong_token"} and len(aside) == 2
+            assert not any("wrong" in row.account_id for row in aside)
+            mistyped = next(row for row in aside if row.account_id == f"token:{digest_of('wrong').hex()}")
+            with pytest.raises(Refusal, match="No account"):
+                await replay.replay(t.app, mistyped.id, "not set yet", "test")
+        async with asking(tmp_path, ebilling_callback_tokens="token-in-the-address,wrong") as (t, standin, _):
+            await replay.replay(t.app, mistyped.id, "the token is set now", "test")
+            await eventually(lambda: sum(standin.asked.values()) >= 1)
+
+    asyncio.run(run())
+
+
+def test_a_hints_reference_never_beats_the_providers_own(tmp_path: Path) -> None:
+    """Monetbil's weak sign covers values and not names: what a forged hint calls the order is not what is told."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, book):
+            entry = t.app.registry.default("monetbil")
+            assert entry is not None
+            forged = {"reference": "CMD-1", "amount": "5000", "form.payment_ref": "VICTIM", "form.item_ref": "VICTIM"}
+            built = build("monetbil", "success", entry.credentials, t.app.clock(), forged)
+            book.write("monetbil", built.payment, Entry("succeeded", 5000, "XAF", "CMD-1"))
+            status, _ = await t.post("/webhooks/monetbil", built.body, dict(built.headers))
+            assert status == 200
+            await t.shop.wait_for(2)
+            assert t.shop.types == ["payment.pending", "payment.succeeded"]
+            assert [event["data"]["payment"]["reference"] for event in t.shop.events] == [None, "CMD-1"]
+
+    asyncio.run(run())
+
+
+def test_an_answer_that_has_no_place_is_put_before_a_person(tmp_path: Path) -> None:
+    """The provider says captured, under a reference of ours that is not known: kept in sight, never dropped."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, book):
+            ours = f"caisse-{t.app.installation}-try_9"
+            number = await _number(t, "moneroo")
+            book.write("moneroo", number, Entry("succeeded", 5000, "XOF", ours))
+            built = build("moneroo", "payment.success", t.app.registry.default("moneroo").credentials, t.app.clock(),  # type: ignore[union-attr]
+                          {"reference": "CMD-1", "data.amount": None, "data.currency": None})  # fmt: skip
+            assert (await t.post("/webhooks/moneroo", built.body, dict(built.headers)))[0] == 200
+            await eventually(lambda: book.read("moneroo", number) is not None)
+            await t.settled()
+            assert await t.count(payments) == 0
+            row = (await t.rows(callbacks))[0]
+            assert [(a.subject, a.reason) for a in await t.rows(attention)] == [(row.id, "answer_not_placed")]
 
     asyncio.run(run())
 

@@ -137,7 +137,7 @@ def test_the_first_day(tmp_path: Path, shop: Shop) -> None:
         assert sum(event["type"] == "payment.succeeded" for event in shop.got) == 1
 
         (payment,) = caisse.json("payments", "list")
-        assert (payment["status"], payment["amount_minor"]) == ("succeeded", 1500)
+        assert (payment["status"], payment["amount"]) == ("succeeded", 1500)
         whole = caisse.json("payments", "show", payment["id"])
         assert {moment["what"] for moment in whole["timeline"]} >= {"fact", "event"}
         (callback,) = caisse.json("callbacks", "list")

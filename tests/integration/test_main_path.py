@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import standardwebhooks
 import stripe
+import structlog
 import svix
 from sqlalchemy import select
 
+from outbox.message import Promise
+from outbox.policy import Policy
 from service.callbacks import replay
 from service.callbacks.tables import callbacks, quarantine
 from service.errors import Refusal
@@ -261,6 +264,11 @@ def test_test_money_on_a_live_account_is_kept_parked_and_told_to_nobody(tmp_path
             assert await t.count(events) == 1
             async with t.client.get(t.url + "/metrics") as scraped:
                 assert 'callbacks_finished_total{provider="stripe",status="parked"} 1.0' in await scraped.text()
+            await replay.replay(t.app, rows[0].id, "all parked ones again", "test")
+            await t.settled()
+            again = (await t.rows(callbacks, callbacks.c.id == rows[0].id))[0]
+            assert (again.status, again.reason, again.runs) == ("parked", "test_callback_on_live_account", 1)
+            assert await t.count(events) == 1
 
     asyncio.run(run())
 
@@ -303,6 +311,7 @@ def test_a9_what_was_refused_under_a_wrong_secret_is_checked_again_against_the_t
             await t.shop.wait_for(1)
             assert await t.count(quarantine) == 0
             assert t.shop.types == ["payment.succeeded"]
+            assert b"pi_1" not in kept.body, "what was never believed is sealed until it is"
 
     asyncio.run(run())
 
@@ -382,6 +391,7 @@ def test_the_earlier_systems_addresses_are_aliases(tmp_path: Path) -> None:
         async with till(tmp_path) as t:
             assert await t.stripe(PAID, "/api/webhooks/stripe") == 200
             assert await t.stripe(PAID, "/webhooks/stripe") == 200
+            assert await t.stripe(PAID, "/webhooksstripe") == 404
             assert [row.seen_count for row in await t.rows(callbacks)] == [2]
 
     asyncio.run(run())
@@ -400,6 +410,106 @@ def test_provider_events_are_passed_on_only_on_request(tmp_path: Path) -> None:
             passed = next(e for e in t.shop.events if e["type"] == "provider.event")
             assert json.loads(passed["data"]["callback"]["body"]) == PAID
             assert all(row.merchant_id != other.id for row in await t.rows(events))
+
+    asyncio.run(run())
+
+
+def test_r12_a_delivery_whose_worker_died_is_taken_again_and_told_under_the_same_id(tmp_path: Path) -> None:
+    """R12: claimed, and the process gone: no rescuer is needed, the next start delivers it; the timestamp is signed."""
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            assert t.app.dispatcher is not None
+            await t.app.dispatcher.stop(1_000)
+            await t.stripe(PAID)
+            report = await t.app.db.write(
+                lambda tx: t.app.processor.process(tx, [row.id for row in tx.execute(select(callbacks.c.id))])
+            )
+            assert [done[3] for done in report.finished] == ["processed"]
+            policy = Policy("webhook", (), lease_ms=30_000, limit_ms=1_000)
+            claimed = await t.app.db.write(t.app.queue.claim, policy, t.app.clock())
+            assert len(claimed.messages) == 1
+            assert not t.shop.got
+            url, event_id = t.shop.url, claimed.messages[0].subject
+        async with till(tmp_path, merchant=False) as again:
+            await again.app.db.write(lambda tx: tx.execute(endpoints.update().values(url=again.shop.url)))
+            again.app.nudge()
+            await again.shop.wait_for(1)
+            headers = again.shop.got[0][0]
+            assert headers["webhook-id"] == event_id and int(headers["webhook-timestamp"]) > 0
+            assert url != again.shop.url
+            row = (await again.rows(messages, messages.c.topic == "webhook"))[0]
+            await again.settled()
+            row = (await again.rows(messages, messages.c.topic == "webhook"))[0]
+            assert row.state == "done" and row.tries >= 2  # the first address of this start was the old shop's
+
+    asyncio.run(run())
+
+
+def test_c2_the_plain_signatures_header_is_a_setting(tmp_path: Path) -> None:
+    """C2: for receivers written for an earlier system the header has the name they know; it is over the body alone."""
+
+    async def run() -> None:
+        async with till(tmp_path, signature_header="X-Old-Signature") as t:
+            await t.stripe(PAID)
+            await t.shop.wait_for(1)
+            headers, body = t.shop.got[0]
+            assert t.merchant is not None and t.merchant.endpoint is not None
+            digest = hmac.new(t.merchant.endpoint.secret.encode(), body, hashlib.sha256).hexdigest()
+            assert headers["X-Old-Signature"] == f"sha256={digest}"
+            assert "X-Caisse-Signature" not in headers
+
+    asyncio.run(run())
+
+
+def test_a3_with_100000_waiting_callbacks_are_still_taken(tmp_path: Path) -> None:
+    """A3: the queue is 100,000 deep and nobody works on it: the next callbacks are kept and answered."""
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            assert t.app.dispatcher is not None
+            await t.app.dispatcher.stop(1_000)
+            waiting = [Promise(f"callback:old_{n}:0", "stripe", "acc_stripe", f"old_{n}") for n in range(100_000)]
+            for start in range(0, len(waiting), 5_000):
+                await t.app.db.write(t.app.queue.enqueue, waiting[start : start + 5_000], 1)
+            taken = [stripe_event("payment_intent.succeeded", f"evt_{n}", intent=f"pi_{n}") for n in range(64)]
+            assert await asyncio.gather(*(t.stripe(event) for event in taken)) == [200] * 64
+            assert await t.count(callbacks) == 64
+
+    asyncio.run(run())
+
+
+def test_an_unforeseen_fault_at_the_door_is_503_and_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours must not lose the callback: the provider is told to send it again, and the log says where."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            with monkeypatch.context() as patch:
+                patch.setattr(type(t.app.intake), "check", broken)
+                with structlog.testing.capture_logs() as logs:
+                    assert await t.stripe(PAID) == 503
+            assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["callback.raised"]
+            assert await t.stripe(PAID) == 200
+
+    asyncio.run(run())
+
+
+def test_when_too_much_waits_for_the_writer_it_is_503(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The queue in front of the writer is bounded: behind a stalled disk nobody is left hanging."""
+    monkeypatch.setattr("service.callbacks.intake.WAITING_MAX", 4)
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            held = asyncio.create_task(t.app.db.write(lambda tx: time.sleep(0.5)))
+            await asyncio.sleep(0.05)
+            sent = [stripe_event("payment_intent.succeeded", f"evt_{n}", intent=f"pi_{n}") for n in range(20)]
+            answers = await asyncio.gather(*(t.stripe(event) for event in sent))
+            await held
+            assert set(answers) == {200, 503}
+            assert await t.count(callbacks) == answers.count(200)
 
     asyncio.run(run())
 

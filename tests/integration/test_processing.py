@@ -115,8 +115,8 @@ def test_the_heartbeat_beats_while_work_moves_and_stops_when_it_does_not(tmp_pat
                 await t.app.db.write(t.app.queue.enqueue, [promise], late)
                 count = len(heard)
                 assert await beating.beat(), "old work alone is no fault"
-                t.app.started_at_ms = late
-                t.app.moved_at_ms.clear()
+                t.app.watch.started_at_ms = late
+                t.app.watch.moved_at_ms.clear()
                 count = len(heard)
                 assert not await beating.beat()
                 assert len(heard) == count
@@ -127,6 +127,20 @@ def test_the_heartbeat_beats_while_work_moves_and_stops_when_it_does_not(tmp_pat
                 assert 'queue_size{queue="webhook"} 1.0' in text and "heartbeat_last_success" in text
         finally:
             await runner.cleanup()
+
+    asyncio.run(run())
+
+
+def test_a_heartbeat_that_fails_in_any_way_stops_neither_the_next_one_nor_the_service(tmp_path: Path) -> None:
+    """An address that only turns out to be none when it is called: logged, tried again, and the stop is clean."""
+
+    async def run() -> None:
+        async with till(tmp_path, heartbeat_url="https://xn--/x") as t:
+            beating = Heartbeat(t.app, every_s=0.01)
+            beating.start()
+            await asyncio.sleep(0.1)
+            assert beating._task is not None and not beating._task.done()
+            await beating.stop()
 
     asyncio.run(run())
 

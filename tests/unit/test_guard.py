@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 
 from outbox.guard import FORBIDDEN_V4, FORBIDDEN_V6, Forbidden, Guard
-from outbox.webhook import Sender, Webhook, open_session
+from outbox.message import Retry
+from outbox.webhook import Sender, Webhook, new_secret, open_session
 from tests.support.clock import Clock
 
 CLOSED = Guard(allow_cidrs=())
@@ -259,5 +260,40 @@ def test_the_connector_protects_whoever_uses_it() -> None:
                 assert isinstance(raised.value.__cause__, Forbidden)
         finally:
             await runner.cleanup()
+
+    asyncio.run(run())
+
+
+@pytest.mark.loopback
+def test_a_flood_of_interim_answers_ends_at_its_limit() -> None:
+    """25 MB of `100 Continue` before the answer: cut off after 192 kB, and the event loop was never held for long."""
+
+    async def run() -> None:
+        sent = 0
+
+        async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal sent
+            await reader.readuntil(b"\r\n\r\n")
+            block = b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000
+            try:
+                for _ in range(500):
+                    writer.write(block)
+                    sent += len(block)
+                    await writer.drain()
+            except OSError:
+                pass
+            writer.close()
+
+        server = await asyncio.start_server(flood, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        guard = Guard()
+        async with open_session(guard) as session:
+            outcome = await Sender(session, guard, lambda: 1).send(
+                Webhook(f"http://127.0.0.1:{port}/", "evt_1", b"{}", [new_secret()])
+            )
+        server.close()
+        await server.wait_closed()
+        assert isinstance(outcome, Retry)
+        assert sent < 10_000_000
 
     asyncio.run(run())

@@ -95,8 +95,8 @@ def test_the_registry_knows_default_accounts_with_what_they_lack(tx: Connection,
     assert paystack.credentials["secret_keys"] == ("sk_new", "sk_old")
     assert [entry.id for entry in registry.half_set()] == ["acc_stripe"]
     assert registry.default("fedapay") is None
-    assert registry.has("stripe")
-    assert not registry.has("fedapay")
+    assert registry.offers("stripe")
+    assert not registry.offers("fedapay")
     assert "sk_new" not in repr(paystack)
     assert Registry.load(tx, settings(), seal).default("stripe") is None
 
@@ -111,7 +111,7 @@ def test_an_account_is_found_under_its_own_provider_alone(tx: Connection, seal: 
     assert (found.merchant_id, found.stored, found.live) == (merchant.id, True, False)
     assert registry.by_id("paystack", made) is None
     assert registry.default("stripe") is None
-    assert registry.has("stripe")
+    assert registry.offers("stripe")
 
 
 def test_an_ebilling_account_is_found_by_its_token(tx: Connection, seal: Seal) -> None:
