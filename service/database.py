@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from service.sqlite import (
+from service.sqlite.connections import Deadline, create_file, open_readers
+from service.sqlite.lanes import Lane, Piece
+from service.sqlite.terms import (
     Busy,
     Health,
     Limits,
-    Piece,
     ReadTimeout,
     Stats,
     StorageError,
@@ -32,10 +31,9 @@ from service.sqlite import (
     StorageFull,
     UnknownOutcome,
     WorkTimeout,
-    Writer,
-    code_of,
-    trouble_of,
 )
+from service.sqlite.trouble import code_of
+from service.sqlite.writer import Writer
 
 __all__ = [
     "Busy",
@@ -54,7 +52,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-Lane = Literal["background", "intake"]
 
 
 class UnsupportedDatabase(ValueError):
@@ -72,16 +69,6 @@ def path_of(url: str) -> Path:
     return Path(path).resolve()
 
 
-@dataclass
-class _Deadline:
-    """When a read is to end. Setting it to 0 interrupts the query that is running."""
-
-    ends_s: float = 0.0
-
-    def passed(self) -> bool:
-        return monotonic() > self.ends_s
-
-
 class Database:
     """One open database. Made by `open`; all methods belong to an event loop, the attributes to anybody."""
 
@@ -91,7 +78,7 @@ class Database:
         self._readers = readers
         self._limits = limits
         self._seats = asyncio.Semaphore(limits.readers)
-        self._reading: dict[asyncio.Task[Any], _Deadline] = {}
+        self._reading: dict[asyncio.Task[Any], Deadline] = {}
         self._closing = False
 
     @classmethod
@@ -115,13 +102,10 @@ class Database:
         """
         path = path_of(url)
         limits = limits or Limits()
-        try:
-            _create(path)
-        except OSError as error:
-            raise StorageError(f"The database {path} cannot be created: {error.strerror}.") from error
+        create_file(path)
         writer = Writer(path, on_storage_failure, limits, connect)
         await writer.start()
-        return cls(writer, _open_readers(path, limits), path, limits)
+        return cls(writer, open_readers(path, limits), path, limits)
 
     async def write(self, work: Callable[..., T], *args: Any, lane: Lane = "background") -> T:
         """
@@ -136,7 +120,7 @@ class Database:
         """
         _refuse_coroutines(work)
         piece = Piece(work, args, self._limits.work_ms / 1000)
-        self._writer.submit(piece, lane)
+        self._writer.lanes.submit(piece, lane)
         result: T = await piece.future
         return result
 
@@ -151,7 +135,7 @@ class Database:
         _refuse_coroutines(query)
         if self._closing:
             raise Busy("The database is closing; nothing was done.")
-        deadline = _Deadline(monotonic() + deadline_ms / 1000)
+        deadline = Deadline(monotonic() + deadline_ms / 1000)
         # A task of its own, so that a cancelled caller leaves the connection to be put back in order.
         task = asyncio.create_task(self._read(deadline, query, args))
         self._reading[task] = deadline
@@ -162,7 +146,7 @@ class Database:
             deadline.ends_s = 0.0
             raise
 
-    async def _read(self, deadline: _Deadline, query: Callable[..., T], args: tuple[Any, ...]) -> T:
+    async def _read(self, deadline: Deadline, query: Callable[..., T], args: tuple[Any, ...]) -> T:
         try:
             async with asyncio.timeout(deadline.ends_s - monotonic()):
                 await self._seats.acquire()
@@ -175,14 +159,12 @@ class Database:
         except Exception as error:
             if code_of(error) == sqlite3.SQLITE_READONLY:
                 raise  # Not the file: `query_only` says so when a query tries to write.
-            match trouble_of(error, self.path, self._limits):
+            match self._writer.storage.hear(error):
                 case "interrupted":
                     raise ReadTimeout from error
                 case "full":  # A reader needs room too, for the index of the WAL.
-                    self._writer.unwritable(error)
                     raise StorageFull from error
                 case "broken":
-                    self._writer.fail(error)
                     raise StorageFailed from error
                 case None:
                     raise
@@ -198,7 +180,7 @@ class Database:
         """
         _refuse_coroutines(work)
         piece = Piece(_checked, (work, *args), float("inf"))
-        self._writer.submit(piece, "rebuild")
+        self._writer.lanes.submit(piece, "rebuild")
         result: T = await piece.future
         return result
 
@@ -208,7 +190,7 @@ class Database:
         empty WAL. May be called twice, and from another loop than `open`.
         """
         self._closing = True
-        self._writer.refuse_new_work()
+        self._writer.lanes.close()
         if reading := list(self._reading):
             await asyncio.wait(reading, timeout=self._limits.close_read_ms / 1000)
             for deadline in self._reading.values():
@@ -220,7 +202,7 @@ class Database:
     @property
     def health(self) -> Health:
         """Whether writes can be kept; never blocks."""
-        return self._writer.health
+        return self._writer.storage.health
 
     @property
     def stats(self) -> Stats:
@@ -233,20 +215,6 @@ def _refuse_coroutines(work: Callable[..., object]) -> None:
         raise TypeError("A work or query is a plain function, not a coroutine function: it cannot await.")
 
 
-def _create(path: Path) -> None:
-    """Make the empty file, private and with its name on the disk, unless it is there."""
-    try:
-        # Only when it is missing: closing a second descriptor of an open database would drop SQLite's locks on it.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except FileExistsError:
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _checked(tx: Connection, work: Callable[..., T], *args: Any) -> T:
     result = work(tx, *args)
     orphans = tx.exec_driver_sql("PRAGMA foreign_key_check").all()
@@ -257,36 +225,3 @@ def _checked(tx: Connection, work: Callable[..., T], *args: Any) -> T:
     if found != "ok":
         raise StorageError(f"The database did not pass its check ({found}); nothing was changed.")
     return result
-
-
-def _open_readers(path: Path, limits: Limits) -> AsyncEngine:
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        connect_args={"isolation_level": None},
-        pool_size=limits.readers,
-        max_overflow=0,
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def prepare(connection: Any, record: Any) -> None:
-        # A reader that wrote or made a checkpoint would be the second connection of the WAL-reset bug.
-        for pragma in ("query_only=1", "wal_autocheckpoint=0", "temp_store=2", f"busy_timeout={limits.busy_ms}"):
-            connection.execute(f"PRAGMA {pragma}").close()
-        slot: list[_Deadline | None] = [None]
-        record.info["deadline"] = slot
-        connection.run_async(
-            lambda driver: driver.set_progress_handler(lambda: slot[0] is not None and slot[0].passed(), 10_000)
-        )
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN")  # else every statement of a query would see its own snapshot
-
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
-    def check(connection: Connection, *_: object) -> None:
-        # A query of many short statements never runs into the progress handler.
-        deadline = connection.info["deadline"][0]
-        if deadline is not None and deadline.passed():
-            raise ReadTimeout
-
-    return engine

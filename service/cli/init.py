@@ -43,6 +43,7 @@ def init(
     """Write caisse.toml and create the first merchant; one provider and one key are enough to start."""
     from service.config import DEFAULT_FILE, Settings
     from service.errors import Refusal
+    from service.merchants.endpoints import checked_url
     from service.providers import PROVIDERS
     from service.seal import key_file
 
@@ -67,6 +68,8 @@ def init(
     name = name or ask("Your shop's name", "shop")
     if webhook_url is None:
         webhook_url = ask("Where does your application take events (URL; empty: later)", "")
+    if webhook_url:
+        checked_url(webhook_url)  # before anything is written: a second run would be refused
     if public_url is None:
         public_url = ask("How do providers reach this machine (https://…; empty: not at all yet)", "")
 

@@ -63,7 +63,7 @@ def add(
 ) -> NewEndpoint:
     """Add an endpoint; what is told from the commit on is promised to it."""
     _refuse_disabled(tx, merchant_id)
-    wanted = [_url(url), _filter(events), _schedule(schedule)]
+    wanted = [checked_url(url), _filter(events), _schedule(schedule)]
     held = tx.execute(select(endpoints.c.id, endpoints.c.url).where(endpoints.c.merchant_id == merchant_id)).all()
     if len(held) >= ENDPOINTS_MAX:
         raise Refusal("too_many_endpoints", f"A merchant has at most {ENDPOINTS_MAX} endpoints.")
@@ -190,7 +190,7 @@ def _bound(row_id: str) -> str:
     return bound_to("endpoint_secrets", row_id, "secret")
 
 
-def _url(url: str) -> str:
+def checked_url(url: str) -> str:
     """The shape alone; the guard decides about the address, here and again at every connect."""
     try:
         parts = urlsplit(url)

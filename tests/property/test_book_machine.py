@@ -155,10 +155,10 @@ class TheBook(RuleBasedStateMachine):
     def stored_is_what_the_rules_say(self) -> None:
         """Every payment: status, exceptions and sums computed afresh from the model's facts equal what is stored."""
         with self.engine.begin() as tx:
-            rows = {row.reference: row for row in tx.execute(select(payments))}
+            rows = {row.provider_reference: row for row in tx.execute(select(payments))}
         assert len(rows) == len(self.model)
         for main, said in self.model.items():
-            row = rows[f"order-{main[-1]}"]
+            row = rows[main]
             truth = decide_payment([decide_attempt(list(said.values()))])
             stored = (row.status, row.exceptions, row.amount_minor, row.captured_minor, row.refunded_minor)
             problems = ",".join(sorted(truth.problems))

@@ -1,0 +1,77 @@
+"""What an outcome makes of a message: values in, the columns to write out. No clock, no database."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any, Literal
+
+from outbox.message import ERROR_CHARACTERS_MAX, HEAD_BYTES_MAX, Done, Drop, Hold, Message, Outcome, Retry, Trial
+from outbox.policy import Policy
+
+What = Literal["done", "retried", "died", "held"]
+
+_NO_TRIAL = Trial()
+
+
+def judge(message: Message, outcome: Outcome, policy: Policy, now_ms: int, rng: Random) -> tuple[What, dict[str, Any]]:
+    """What an outcome makes of a message: the columns to write."""
+    row = unchanged(message)
+    if isinstance(outcome, Hold):
+        row |= {"state": "held", "due_at_ms": message.due_at_ms, "uncount": 1, "reason": _words(outcome.reason)}
+        return "held", row
+    row["tried_at_ms"] = message.claimed_at_ms
+    row["status"] = outcome.trial.http_status if outcome.trial else None
+    match outcome:
+        case Done():
+            row |= {"state": "done", "finished_at_ms": now_ms}
+            return "done", row
+        case Drop(error=error):
+            row |= {"state": "dead", "finished_at_ms": now_ms, "error": _words(error)}
+            return "died", row
+        case Retry(error=error):
+            row["error"] = _words(error)
+            delays_ms = policy.delays_ms if outcome.delays_ms is None else outcome.delays_ms
+            retries = message.tries - message.tries_before - 1
+            if retries >= len(delays_ms):
+                row |= {"state": "dead", "finished_at_ms": now_ms}
+                return "died", row
+            delay_ms = round(delays_ms[retries] * (1 + policy.jitter * (2 * rng.random() - 1)))
+            row["due_at_ms"] = now_ms + max(delay_ms, outcome.after_ms or 0)
+            row["tries_max"] = message.tries_before + len(delays_ms) + 1
+            return "retried", row
+
+
+def unchanged(message: Message) -> dict[str, Any]:
+    """The parameters with which `SETTLE` notes that it is settled, and changes nothing else."""
+    return {
+        "id": message.id,
+        "claim": message.claim,
+        "state": "pending",
+        "due_at_ms": None,
+        "uncount": 0,
+        "tries_max": None,
+        "finished_at_ms": None,
+        "reason": None,
+        "error": None,
+        "status": None,
+        "tried_at_ms": None,
+    }
+
+
+def kept(message: Message, trial: Trial | None, error: str | None) -> dict[str, Any]:
+    """The parameters of `KEEP_TRY`."""
+    trial = trial or _NO_TRIAL
+    return {
+        "id": message.id,
+        "number": message.tries,
+        "started_at_ms": message.claimed_at_ms,
+        "duration_ms": max(0, trial.duration_ms),
+        "status": trial.http_status,
+        "error": error if trial.error is None else _words(trial.error),
+        "head": trial.head[:HEAD_BYTES_MAX],
+    }
+
+
+def _words(error: str) -> str:
+    """Errors come from anywhere: short enough for a column, and nothing in them that a database refuses."""
+    return error[:ERROR_CHARACTERS_MAX].encode("utf-8", "replace").decode().replace("\0", "?")
