@@ -98,6 +98,7 @@ def open_readers(path: Path, limits: Limits) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         connect_args={"isolation_level": None},
+        hide_parameters=True,  # an error's text is logged, and what was bound is somebody's
         pool_size=limits.readers,
         max_overflow=0,
     )

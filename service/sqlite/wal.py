@@ -36,8 +36,10 @@ class Wal:
         try:
             # With the ordinary timeout a reader that stays open held the writer for all of it, 5 s by default.
             self._raw.execute("PRAGMA busy_timeout=0")
-            busy = self._raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-            self._raw.execute(f"PRAGMA busy_timeout={self._limits.busy_ms}")
+            try:
+                busy = self._raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                self._raw.execute(f"PRAGMA busy_timeout={self._limits.busy_ms}")
         except sqlite3.Error as error:
             busy = 1
             self._storage.hear(error)
