@@ -25,6 +25,7 @@ from sqlalchemy import BigInteger, LargeBinary, Text, event
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from service.application import run
 from tests.bench.callbacks import SECRET
 
 TOLERANCE_S = 300
