@@ -27,6 +27,7 @@ from service.payments.facts import Told
 from service.payments.tables import attention
 from service.providers import PROVIDERS
 from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Unmapped
+from service.schema import Prepared
 
 ASK = "ask"
 DEFERRED = "deferred"
@@ -55,7 +56,7 @@ _CALLBACKS = select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expa
 _ACCOUNTS = select(accounts.c.id, accounts.c.provider, accounts.c.merchant_id, accounts.c.live).where(
     accounts.c.id.in_(bindparam("wanted", expanding=True))
 )
-_FINISH = (
+_FINISH = Prepared(
     update(callbacks)
     .where(callbacks.c.id == bindparam("id_"))
     .values({n: bindparam(n) for n in ("status", "reason", "finished_at_ms", "deferred_until_ms", "payment_id")})
@@ -95,7 +96,7 @@ class Processor:
         book.flush()
         if promises:
             self._queue.enqueue(tx, promises, now_ms)
-        tx.execute(_FINISH, finishes)
+        _FINISH(tx, finishes)
         revive(tx, self._queue, book.known, now_ms)
         self._pass_on(tx, todo, finishes, owners, now_ms)
         report.moved = book.moved

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from outbox.message import Promise
 from outbox.queue import Queue
 from service.callbacks.tables import callbacks
+from service.schema import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,11 @@ class Kept:
     parked: str = ""
 
 
-_INSERT = insert(callbacks).prefix_with("OR IGNORE", dialect="sqlite")
+_COLUMNS = (
+    "id", "account_id", "key", "provider", "kind", "status", "reason", "method", "query", "body", "body_sha256",
+    "received_at_ms", "last_seen_at_ms", "finished_at_ms",
+)  # fmt: skip
+_INSERT = Prepared(insert(callbacks).prefix_with("OR IGNORE", dialect="sqlite"), _COLUMNS)
 _AGAIN = (
     update(callbacks)
     .where(callbacks.c.account_id == bindparam("account"), callbacks.c.key == bindparam("key_"))
@@ -68,7 +73,7 @@ def take(tx: Connection, queue: Queue, arrivals: Sequence[Arrival]) -> list[Kept
 
     Several at a time cost two statements instead of two each; nearly always all of them are new.
     """
-    inserted = tx.execute(_INSERT, [_row(arrival) for arrival in arrivals]).rowcount
+    inserted = _INSERT(tx, [_row(arrival) for arrival in arrivals])
     if inserted == len(arrivals):
         new = {arrival.id for arrival in arrivals}
     else:

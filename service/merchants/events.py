@@ -19,6 +19,7 @@ from outbox.message import Promise
 from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.tables import endpoints, events
+from service.schema import Prepared
 
 CATALOGUE: Mapping[str, str] = {
     "payment.pending": "The payment has begun and is not final.",
@@ -70,6 +71,7 @@ def delivery_id(event_id: str, endpoint_id: str, number: int = 0) -> str:
     return f"{WEBHOOK}:{event_id}:{endpoint_id}:{number}"
 
 
+_INSERT = Prepared(insert(events), [column.name for column in events.c if column.name != "position"])
 _ENDPOINTS = select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events, endpoints.c.status).where(
     endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True))
 )
@@ -84,7 +86,7 @@ def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: i
     for row in tx.execute(_ENDPOINTS, {"merchants": merchants}):
         listening.setdefault(row.merchant_id, []).append((row.id, row.events, row.status))
     rows = [_row(item, ids("evt"), now_ms) for item in news]
-    tx.execute(insert(events), rows)
+    _INSERT(tx, rows)
     promises: list[Promise] = []
     for item, row_ in zip(news, rows, strict=True):
         for endpoint_id, filter_, status in listening.get(item.merchant_id, ()):

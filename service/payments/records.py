@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
 
 from service.payments.facts import Fact, Kind, Reason, Source, join
 from service.payments.rules import Attempt, Payment, Problem, decide_attempt
 from service.payments.states import State
 from service.payments.tables import aliases, attempts, facts, payments
+from service.schema import Prepared
 
 
 class Conflict(Exception):
@@ -107,19 +108,23 @@ _CHANGES = (
     "reference", "provider_reference", "metadata", "failure_reason", "updated_at_ms", "paid_at_ms", "sequence",
     "merged_into",
 )  # fmt: skip
-_UPDATE_PAYMENT = (
+_INSERT_PAYMENT = Prepared(insert(payments), payments.c.keys())
+_INSERT_ATTEMPT = Prepared(insert(attempts), attempts.c.keys())
+_INSERT_NAME = Prepared(insert(aliases), aliases.c.keys())
+_INSERT_FACT = Prepared(insert(facts), facts.c.keys())
+_UPDATE_PAYMENT = Prepared(
     update(payments)
     .where(payments.c.id == bindparam("id_"), payments.c.version == bindparam("version_"))
-    .values(version=payments.c.version + 1, **{name: bindparam(name) for name in _CHANGES})
+    .values(version=payments.c.version + literal_column("1"), **{name: bindparam(name) for name in _CHANGES})
 )
-_UPDATE_ATTEMPT = (
+_UPDATE_ATTEMPT = Prepared(
     update(attempts)
     .where(attempts.c.id == bindparam("id_"))
     .values({name: bindparam(name) for name in ("state", "amount_minor", "currency", "updated_at_ms")})
 )
 _FACT_KEY = ("attempt_id", "kind", "movement")
 _FACT_COLUMNS = ("at_ms", "amount_minor", "asked_minor", "currency", "fee_minor", "method", "reason", "source")
-_UPDATE_FACT = (
+_UPDATE_FACT = Prepared(
     update(facts)
     .where(
         facts.c.attempt_id == bindparam("attempt_id_"),
@@ -220,20 +225,20 @@ class Records:
         tx = self._tx
         new = [payment for payment in self.payments.values() if payment.new]
         if new:
-            tx.execute(insert(payments), [payment.row for payment in new])
+            _INSERT_PAYMENT(tx, [payment.row for payment in new])
         changed = [payment for payment in self.payments.values() if payment.changed and not payment.new]
         if changed:
             rows = [p.row | {"id_": p.row["id"], "version_": p.row["version"]} for p in changed]
-            if tx.execute(_UPDATE_PAYMENT, rows).rowcount != len(rows):
+            if _UPDATE_PAYMENT(tx, rows) != len(rows):
                 raise Conflict
             for payment in changed:
                 payment.row["version"] += 1
         born = [attempt for attempt in self.attempts.values() if attempt.new]
         if born:
-            tx.execute(insert(attempts), [attempt.row for attempt in born])
+            _INSERT_ATTEMPT(tx, [attempt.row for attempt in born])
         grown = [attempt for attempt in self.attempts.values() if attempt.changed and not attempt.new]
         if grown:
-            tx.execute(_UPDATE_ATTEMPT, [attempt.row | {"id_": attempt.row["id"]} for attempt in grown])
+            _UPDATE_ATTEMPT(tx, [attempt.row | {"id_": attempt.row["id"]} for attempt in grown])
         for payment in (*new, *changed):
             payment.new = payment.changed = False
         for attempt in (*born, *grown):
@@ -248,7 +253,7 @@ class Records:
                 {"account_id": account, "reference": name, "attempt_id": attempt}
                 for (account, name), attempt in self._new_names.items()
             ]
-            self._tx.execute(insert(aliases), rows)
+            _INSERT_NAME(self._tx, rows)
             self._new_names = {}
 
     def _write_facts(self) -> None:
@@ -264,9 +269,9 @@ class Records:
                     joined.append(_fact_row(kept) | {f"{n}_": v for n, v in zip(_FACT_KEY, place, strict=True)})
                 kept.new = kept.changed = False
         if new:
-            self._tx.execute(insert(facts), new)
+            _INSERT_FACT(self._tx, new)
         if joined:
-            self._tx.execute(_UPDATE_FACT, joined)
+            _UPDATE_FACT(self._tx, joined)
 
 
 _BLANK_PAYMENT = {
