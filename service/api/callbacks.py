@@ -99,7 +99,7 @@ class CallbackRoutes:
             log.warning("callback.not_kept", provider=name, reason=type(error).__name__)
             raise _Fault(503, "not_kept", "It cannot be kept at the moment; send it again.") from None
         if isinstance(kept, NotVerified):
-            log.info("callback.refused", provider=name, account_id=account.id, reason=kept.reason)
+            log.debug("callback.refused", provider=name, account_id=account.id, reason=kept.reason)
             self._metrics.callback_refused(name, kept.reason)
             await _send(send, 401, b"", b"")
             return 401, "refused"
