@@ -324,7 +324,7 @@ def test_the_quarantine_is_rate_limited_and_capped(tmp_path: Path, monkeypatch: 
         async with till(tmp_path) as t:
             answers = await asyncio.gather(*(t.post("/webhooks/stripe", b"%d" % n) for n in range(200)))
             assert answers == [(401, b"")] * 200
-            # One more than the cap: within one millisecond ids are in no order, and the newest is never the one dropped.
+            # Perhaps one more than the cap: ids of one millisecond are in no order, and the newest is never dropped.
             assert 20 <= await t.count(quarantine) <= 21
             assert t.app.db.stats.commits < 200
 
