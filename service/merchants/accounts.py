@@ -78,7 +78,7 @@ class Registry:
                 credentials, base_url = default.credentials, default.base_url
             else:
                 credentials, base_url = _opened(row, seal), row.base_url or settings.base_urls[row.provider]
-            if row.provider == "monetbil" and settings.monetbil_allow_unsigned:
+            if row.provider == "monetbil" and row.origin == "settings" and settings.monetbil_allow_unsigned:
                 credentials = {**credentials, monetbil.ALLOW_UNSIGNED: ("true",)}
             entries.append(
                 Entry(
