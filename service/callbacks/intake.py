@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from outbox.queue import Queue
 from service.callbacks import quarantine
 from service.callbacks.process import TEST_ON_LIVE
+from service.callbacks.quarantine import UNKNOWN_TOKEN
 from service.callbacks.take import Arrival, Kept, take
 from service.database import Busy, Database, StorageError
 from service.ids import Clock, Ids
@@ -22,7 +23,6 @@ from service.providers import PROVIDERS
 from service.providers.base import Incoming, Refused
 from service.seal import Seal
 
-UNKNOWN_TOKEN = "token:"  # noqa: S105 - what an id begins with
 WAITING_MAX = 2_048
 """Callbacks that may wait for the writer: half a second of its work; more are told 503."""
 TOGETHER_MAX = 256

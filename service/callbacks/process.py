@@ -115,9 +115,15 @@ class Processor:
             case Heard(payment_id, illegal):
                 report.illegal += [(callback_id, pair) for pair in illegal]
                 tx.execute(update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=payment_id))
-            case Waits() | Lacks():
-                # It is evidence and nobody's yet. The callback that made us ask can be run again once it has a place.
-                open_attention(tx, self._ids, callback_id, NOT_PLACED, type(heard).__name__.lower(), now_ms)
+            case Waits(references):
+                # Evidence about a payment that is not known yet: the callback waits for it, and then asks again.
+                row = tx.execute(_CALLBACKS, {"wanted": [callback_id]}).mappings().one()
+                promises: list[Promise] = []
+                _FINISH(tx, [self._defer(tx, dict(row), references, promises, now_ms)])
+                self._queue.enqueue(tx, promises, now_ms)
+            case Lacks(reason):
+                _FINISH(tx, [_finish(callback_id, "parked", now_ms, reason)])
+                open_attention(tx, self._ids, callback_id, NOT_PLACED, reason, now_ms)
                 report.attention.append(NOT_PLACED)
         revive(tx, self._queue, book.known, now_ms)
         report.moved = book.moved

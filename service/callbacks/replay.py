@@ -9,8 +9,9 @@ from sqlalchemy import Connection, delete, func, select, update
 from outbox.message import Promise
 from outbox.queue import Queue
 from service.callbacks import quarantine
-from service.callbacks.intake import UNKNOWN_TOKEN, NotVerified
+from service.callbacks.intake import NotVerified
 from service.callbacks.process import ASK
+from service.callbacks.quarantine import UNKNOWN_TOKEN
 from service.callbacks.tables import callbacks, waits
 from service.callbacks.take import message_id, take
 from service.errors import NotFound, Refusal

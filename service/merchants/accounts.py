@@ -30,7 +30,6 @@ log = structlog.get_logger()
 
 SECRETS_MAX = 5
 SECRET_CHARACTERS_MAX = 1_000
-ACCOUNTS_MAX = 10_000
 NAME_CHARACTERS_MAX = 100
 _PATH_TOKEN = re.compile(r"[A-Za-z0-9._~-]+", re.ASCII)
 

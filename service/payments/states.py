@@ -213,6 +213,8 @@ CALLBACK_ROWS: tuple[Row, ...] = (
     Row((_C.RECEIVED,), "not_understood", _C.PARKED, "unreadable, a status in no table, test on a live account"),
     Row((_C.RECEIVED,), "not_known_yet", _C.DEFERRED, "72 h, then attention"),
     Row((_C.RECEIVED,), "retries_spent", _C.DEAD),
+    Row((_C.PROCESSED,), "answer_not_known_yet", _C.DEFERRED, "it made us ask, and the answer has no payment yet"),
+    Row((_C.PROCESSED,), "answer_not_understood", _C.PARKED, "and before a person"),
     Row((_C.DEFERRED,), "known_now", _C.RECEIVED, "in the transaction that made it known"),
     Row((_C.PARKED, _C.DEAD, _C.DEFERRED), "run_again", _C.RECEIVED, "by a person, with a reason"),
     Row(tuple(_C), "same_callback_again", None, "seen_count + 1, answered 200"),

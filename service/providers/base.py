@@ -213,7 +213,6 @@ class Provider:
     answer: Callable[[str, int, bytes, Asked], Answer] | None = None
     acknowledgement: bytes = b'{"received":true}'
     acknowledgement_type: bytes = b"application/json"
-    answer_within_ms: int = 10_000
     paste: str = ""  # where in the provider's dashboard the callback address goes, one sentence
 
     def missing(self, credentials: Credentials) -> tuple[str, ...]:

@@ -187,6 +187,5 @@ MONEROO = Provider(
     translate=translate,
     question=question,
     answer=answer,
-    answer_within_ms=3_000,
     paste="Moneroo: Developers → Webhooks → Add webhook.",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service.callbacks import replay
-from service.callbacks.tables import callbacks, quarantine
+from service.callbacks.tables import callbacks, quarantine, waits
 from service.errors import Refusal
 from service.merchants.accounts import digest_of
 from service.payments import ask
@@ -187,6 +187,19 @@ def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_any_number_of_unknown_tokens_share_one_cap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger who tries another token each time cannot fill the disk: the quarantine stays as small as ever."""
+    monkeypatch.setattr("service.callbacks.quarantine.ROWS_MAX", 5)
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, _book):
+            for n in range(30):
+                assert (await t.post(f"/webhooks/ebilling/guess{n}", b"billingid=1"))[0] == 401
+            assert 5 <= await t.count(quarantine) <= 6
+
+    asyncio.run(run())
+
+
 def test_a_hints_reference_never_beats_the_providers_own(tmp_path: Path) -> None:
     """Monetbil's weak sign covers values and not names: what a forged hint calls the order is not what is told."""
 
@@ -206,11 +219,11 @@ def test_a_hints_reference_never_beats_the_providers_own(tmp_path: Path) -> None
     asyncio.run(run())
 
 
-def test_an_answer_that_has_no_place_is_put_before_a_person(tmp_path: Path) -> None:
-    """The provider says captured, under a reference of ours that is not known: kept in sight, never dropped."""
+def test_an_answer_that_has_no_place_waits_for_it(tmp_path: Path) -> None:
+    """Captured, under a reference of ours that is not known yet: the callback waits, and can be run again."""
 
     async def run() -> None:
-        async with asking(tmp_path) as (t, _, book):
+        async with asking(tmp_path) as (t, standin, book):
             ours = f"caisse-{t.app.installation}-try_9"
             number = await _number(t, "moneroo")
             book.write("moneroo", number, Entry("succeeded", 5000, "XOF", ours))
@@ -221,7 +234,13 @@ def test_an_answer_that_has_no_place_is_put_before_a_person(tmp_path: Path) -> N
             await t.settled()
             assert await t.count(payments) == 0
             row = (await t.rows(callbacks))[0]
-            assert [(a.subject, a.reason) for a in await t.rows(attention)] == [(row.id, "answer_not_placed")]
+            assert (row.status, row.reason) == ("deferred", "not_known_yet")
+            assert ours in {wait.reference for wait in await t.rows(waits)}
+            asked = sum(standin.asked.values())
+            await replay.replay(t.app, row.id, "ask again", "test")
+            await eventually(lambda: sum(standin.asked.values()) > asked)
+            await t.settled()
+            assert (await t.rows(callbacks))[0].status == "deferred"
 
     asyncio.run(run())
 
