@@ -15,13 +15,14 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, func, or_, select
 
 from service.application import Application, build
 from service.config import Settings
 from service.merchants import merchants as merchant_step
 from service.merchants.audit import By
 from service.merchants.merchants import NewMerchant
+from service.schema import outbox_tables
 
 STRIPE_SECRET = "whsec_of_the_tests"
 SECRETS = {
@@ -153,14 +154,15 @@ class Till:
         return await self.app.db.read(lambda tx: int(tx.execute(query).scalar_one()))
 
     async def settled(self, seconds: float = 10.0) -> None:
-        """Until nothing is due in the outbox."""
+        """Until nothing is due in the outbox and nothing is worked on, both seen in one snapshot."""
         until = time.monotonic() + seconds
+        messages = outbox_tables.messages
         while True:
-            backlog = await self.app.db.read(self.app.queue.backlog, self.app.clock())
-            busy = sum(self.app.dispatcher.in_flight.values()) if self.app.dispatcher else 0
-            if not busy and not any(topic.due for topic in backlog.values()):
+            unsettled = or_(messages.c.due_at_ms <= self.app.clock(), messages.c.claim > messages.c.settled_claim)
+            busy = await self.count(messages, messages.c.state == "pending", unsettled)
+            if not busy and not (self.app.dispatcher and any(self.app.dispatcher.in_flight.values())):
                 return
-            assert time.monotonic() < until, backlog
+            assert time.monotonic() < until, await self.app.db.read(self.app.queue.backlog, self.app.clock())
             await asyncio.sleep(0.02)
 
 
