@@ -6,6 +6,7 @@ import base64
 import binascii
 import errno
 import hmac
+import math
 import secrets as randomness
 import ssl
 from collections.abc import Callable, Sequence
@@ -131,7 +132,8 @@ class Sender:
         self._session = session
         self._guard = guard
         self._clock = clock
-        self._timeout = aiohttp.ClientTimeout(total=total_ms / 1000)
+        # The threshold: aiohttp would round limits from 5 s up to whole seconds of its clock, our 10 s to nearly 11.
+        self._timeout = aiohttp.ClientTimeout(total=total_ms / 1000, ceil_threshold=math.inf)
         self._fixed = {
             "content-type": "application/json",
             "user-agent": f"caisse/{version}",
