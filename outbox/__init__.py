@@ -1,7 +1,7 @@
 """What we owe and how it is paid: a queue in the database, a dispatcher, signed webhooks. Knows nothing of payments."""
 
 from outbox.dispatcher import Dispatcher, Happened, Topic
-from outbox.message import Done, Drop, Hold, Message, Outcome, Promise, Retry, Trial
+from outbox.message import Done, Drop, Message, Outcome, Promise, Retry, Trial
 from outbox.policy import SHORT_MS, STANDARD_MS, Policy, schedule
 from outbox.queue import Queue
 
@@ -12,7 +12,6 @@ __all__ = [
     "Done",
     "Drop",
     "Happened",
-    "Hold",
     "Message",
     "Outcome",
     "Policy",

@@ -176,8 +176,10 @@ class Dispatcher:
         self._rounds.hear(lane)
         if lane.known_due_at_ms is None or lane.known_due_at_ms <= now_ms:
             lane.known_due_at_ms = _NEVER
+            # What waits for room is looked for when something ends; the next turn of the others is not slept through.
+            after_ms = lane.looked_ms if lane.waiting and lane.running else 0
             try:
-                due_at_ms = await self._db.read(self._queue.due, lane.topic.policy.topic)
+                due_at_ms = await self._db.read(self._queue.due, lane.topic.policy.topic, after_ms)
             except Exception as error:  # noqa: BLE001 - whatever it is, the sweep will look again
                 self._rounds.tell("read_failed", lane, 0, error=error)
                 lane.known_due_at_ms = None
@@ -186,8 +188,8 @@ class Dispatcher:
             lane.known_due_at_ms = min(lane.known_due_at_ms, _NEVER if due_at_ms is None else due_at_ms)
         if lane.known_due_at_ms > now_ms:
             return min(self._sweep_ms, lane.known_due_at_ms - now_ms + 1)
-        # Due, but the last claim did not take it: it belongs to a destination that is full, or came this instant.
-        return self._sweep_ms if lane.full else 50
+        # Due, but the last claim did not take it: its destination is full from elsewhere, or it came this instant.
+        return 50
 
     async def _pause(self) -> None:
         if self._stopping.is_set():

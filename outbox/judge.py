@@ -5,10 +5,10 @@ from __future__ import annotations
 from random import Random
 from typing import Any, Literal
 
-from outbox.message import ERROR_CHARACTERS_MAX, HEAD_BYTES_MAX, Done, Drop, Hold, Message, Outcome, Retry, Trial
+from outbox.message import ERROR_CHARACTERS_MAX, HEAD_BYTES_MAX, Done, Drop, Message, Outcome, Retry, Trial
 from outbox.policy import Policy
 
-What = Literal["done", "retried", "died", "held"]
+What = Literal["done", "retried", "died"]
 
 _NO_TRIAL = Trial()
 
@@ -16,9 +16,6 @@ _NO_TRIAL = Trial()
 def judge(message: Message, outcome: Outcome, policy: Policy, now_ms: int, rng: Random) -> tuple[What, dict[str, Any]]:
     """What an outcome makes of a message: the columns to write."""
     row = unchanged(message)
-    if isinstance(outcome, Hold):
-        row |= {"state": "held", "due_at_ms": message.due_at_ms, "uncount": 1, "reason": _words(outcome.reason)}
-        return "held", row
     row["tried_at_ms"] = message.claimed_at_ms
     row["status"] = outcome.trial.http_status if outcome.trial else None
     match outcome:
@@ -51,7 +48,6 @@ def unchanged(message: Message) -> dict[str, Any]:
         "uncount": 0,
         "tries_max": None,
         "finished_at_ms": None,
-        "reason": None,
         "error": None,
         "status": None,
         "tried_at_ms": None,

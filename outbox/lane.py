@@ -21,30 +21,14 @@ class Lane:
     finished: list[tuple[Message, Outcome]] = field(default_factory=list)
     working: list[Message] = field(default_factory=list)
     settling: int = 0  # what is being written at this moment
-    busy: dict[str, int] = field(default_factory=dict)  # in flight per destination
-    full: set[str] = field(default_factory=set)  # destinations at their cap
+    waiting: bool = False  # something is due for which there is no room until something is settled
+    looked_ms: int = 0  # what was due then is claimed or waiting
     failed: bool = False  # the last write did
 
     @property
     def in_flight(self) -> int:
         """How many are claimed here and not settled yet."""
         return len(self.running) + len(self.finished) + len(self.working) + self.settling
-
-    def occupy(self, destination: str) -> None:
-        """One more is in flight to it."""
-        self.busy[destination] = count = self.busy.get(destination, 0) + 1
-        if count >= self.topic.policy.per_destination:
-            self.full.add(destination)
-            self.hungry = True  # the claim may have passed over others behind this one
-
-    def vacate(self, destination: str) -> None:
-        """One less is."""
-        count = self.busy.pop(destination) - 1
-        if count:
-            self.busy[destination] = count
-        if destination in self.full:
-            self.full.discard(destination)
-            self.hungry = True
 
     def hear(self, due_at_ms: int, now_ms: int) -> None:
         """Something was written that is due then."""

@@ -18,9 +18,9 @@ Then = Callable[[Connection], object]
 class Promise:
     """
     Something we will owe from the commit on. Enqueueing the same `id` again changes nothing, so build it from what
-    it promises (`webhook:<event>:<endpoint>:<n>`). `destination` is whom it is owed to (for caps and holding back),
-    `subject` what it is about (for listing), `payload` is handed to the handler as it is. `due_at_ms` 0 means now.
-    `held`: promised, but kept aside until its topic and destination are released.
+    it promises (`webhook:<event>:<endpoint>:<n>`). `destination` is whom it is owed to, if to somebody: then it shares
+    the places fairly with the others, and can be held back. `subject` is what it is about (for listing), `payload` is
+    handed to the handler as it is. `due_at_ms` 0 means now.
     """
 
     id: str
@@ -29,7 +29,6 @@ class Promise:
     subject: str
     payload: str = ""
     due_at_ms: int = 0
-    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +93,4 @@ class Drop:
     then: Then | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Not now: kept aside until it is released; the try is not counted."""
-
-    reason: str
-    then: Then | None = None
-
-
-Outcome = Done | Retry | Drop | Hold
+Outcome = Done | Retry | Drop

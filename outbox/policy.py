@@ -56,6 +56,7 @@ class Policy:
 
     `delays_ms`: the retries after the first try. `batch`: messages a claim. `in_flight`: acts at the same time, of
     which at most `per_destination` to one destination. `jitter`: each delay is moved by up to this share, either way.
+    `breaker`: whether a destination that only fails is left alone for a while (`health.py`).
     """
 
     topic: str
@@ -66,6 +67,7 @@ class Policy:
     in_flight: int = 64
     per_destination: int = 16
     jitter: float = 0.2
+    breaker: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "delays_ms", schedule(self.delays_ms))

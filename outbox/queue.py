@@ -8,16 +8,20 @@ its batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 
 from outbox import statements as sql
+from outbox.destinations import Destinations
+from outbox.health import Ended
 from outbox.judge import What, judge, kept, unchanged
-from outbox.message import Hold, Message, Outcome, Promise
+from outbox.message import Message, Outcome, Promise, Retry
 from outbox.policy import Policy
+from outbox.prepared import Prepared
+from outbox.share import Choice
 from outbox.tables import Tables
 
 REVIVALS_AN_HOUR = 5
@@ -28,12 +32,14 @@ UNSETTLED = "unsettled"
 class Claim(NamedTuple):
     """
     `messages` are the claimer's to settle; `died` were claimed so often without being settled that they are dead.
-    `more`: there may be others due, so claim again.
+    `more`: there may be others due, so claim again. `waiting`: others are due whose destination has no room; claim
+    again when something is settled.
     """
 
     messages: list[Message]
     died: list[Message]
     more: bool
+    waiting: bool = False
 
 
 class Settled(NamedTuple):
@@ -43,7 +49,10 @@ class Settled(NamedTuple):
 
 
 class Backlog(NamedTuple):
-    """How a topic stands. `due` counts those that wait past their time, `oldest_due_at_ms` is the longest waiting."""
+    """
+    How a topic stands. `due` counts those that wait past their time, `oldest_due_at_ms` is the longest waiting; what is
+    owed to a destination that pauses is not due. `held` is owed to one that is held, and not counted as pending.
+    """
 
     pending: int = 0
     due: int = 0
@@ -53,10 +62,14 @@ class Backlog(NamedTuple):
 
 
 class Queue:
-    """The queue over its two tables. Holds nothing but statements and `soonest`; every function runs inside `tx`."""
+    """The queue over its tables. Holds nothing but statements and `soonest`; every function runs inside `tx`."""
 
     def __init__(self, tables: Tables) -> None:
-        names = {"messages": tables.messages.name, "tries": tables.tries.name}
+        names = {
+            "messages": tables.messages.name,
+            "tries": tables.tries.name,
+            "destinations": tables.destinations.name,
+        }
 
         def prepare(statement: str, *expanding: str) -> TextClause:
             clause = text(statement.format(**names))
@@ -65,22 +78,24 @@ class Queue:
         def prepare_claim(due: str) -> TextClause:
             return text(sql.CLAIM.format(**names, due=due.format(**names)))
 
-        self._enqueue = prepare(sql.ENQUEUE)
+        self._enqueue = Prepared(prepare(sql.ENQUEUE))
         self._claim = prepare_claim(sql.DUE)
-        self._claim_with_room = prepare_claim(sql.DUE_WITH_ROOM)
-        self._put_back = prepare(sql.PUT_BACK)
-        self._die = prepare(sql.DIE)
+        self._claim_chosen = prepare_claim(sql.CHOSEN)
+        self._put_back = Prepared(prepare(sql.PUT_BACK))
+        self._die = Prepared(prepare(sql.DIE))
         self._look = prepare(sql.LOOK, "ids")
-        self._settle = prepare(sql.SETTLE)
-        self._keep_try = prepare(sql.KEEP_TRY)
+        self._settle = Prepared(prepare(sql.SETTLE))
+        self._keep_try = Prepared(prepare(sql.KEEP_TRY))
         self._dead = prepare(sql.DEAD, "ids")
-        self._revive = prepare(sql.REVIVE)
-        self._hold = prepare(sql.HOLD)
-        self._release = prepare(sql.RELEASE)
+        self._revive = Prepared(prepare(sql.REVIVE))
+        self._hasten = Prepared(prepare(sql.HASTEN))
         self._forget_leases = prepare(sql.FORGET_LEASES)
         self._next_due = prepare(sql.NEXT_DUE)
         self._pending = prepare(sql.PENDING)
-        self._resting = prepare(sql.RESTING)
+        self._owed = prepare(sql.OWED)
+        self._dead_count = prepare(sql.DEAD_COUNT)
+        self._leased = prepare(sql.LEASED)
+        self.destinations = Destinations(tables)
         self.soonest: dict[str, int] = {}
         """
         Per topic the earliest due time written since the dispatcher last took it away: a hint whom to wake and when.
@@ -90,6 +105,7 @@ class Queue:
     def enqueue(self, tx: Connection, promises: Iterable[Promise], now_ms: int) -> int:
         """Promises what is not promised yet, known by its id, in one statement. Returns how many were new."""
         rows: list[dict[str, Any]] = []
+        owed: dict[tuple[str, str], int] = {}
         for promise in promises:
             due_at_ms = promise.due_at_ms or now_ms
             rows.append(
@@ -99,43 +115,47 @@ class Queue:
                     "destination": promise.destination,
                     "subject": promise.subject,
                     "payload": promise.payload,
-                    "state": "held" if promise.held else "pending",
                     "due_at_ms": due_at_ms,
                     "now_ms": now_ms,
                 }
             )
+            if promise.destination:
+                whom = promise.topic, promise.destination
+                owed[whom] = min(due_at_ms, owed.get(whom, due_at_ms))
             self._expect(promise.topic, due_at_ms)
-        return tx.execute(self._enqueue, rows).rowcount if rows else 0
+        if not rows:
+            return 0
+        self.destinations.promised(tx, owed)
+        return self._enqueue(tx, rows)
 
     def claim(
         self,
         tx: Connection,
         policy: Policy,
         now_ms: int,
+        rng: Random,
         limit: int | None = None,
-        busy: Mapping[str, int] | None = None,
         alone: bool = False,
     ) -> Claim:
         """
-        Takes up to `limit` due messages of the policy's topic (its `batch`, at most), the longest due first, in one
-        statement: the lease begins, the try is counted, the claim number goes up. Commit before you begin on them.
+        Takes up to `limit` due messages of the policy's topic (its `batch`, at most): first what is owed to nobody in
+        particular, the longest due first, then what is owed to destinations, fairly (`share.py`). The lease begins, the
+        try is counted, the claim number goes up. Commit before you begin on them.
 
-        `busy`: how many are in flight per destination; none gets more than the policy's `per_destination`.
         `alone`: messages whose last claim was never settled (their worker died, perhaps of one of them) come one by
         one, so that the one that kills takes nobody's budget but its own. One that was claimed as often as its
         budget allows, and once more, is dead without being run.
         """
-        parameters: dict[str, Any] = {
-            "topic": policy.topic,
-            "now_ms": now_ms,
-            "limit": policy.batch if limit is None else min(limit, policy.batch),
-            "lease_ends_at_ms": now_ms + policy.lease_ms,
-        }
-        if busy is None:
-            rows = tx.execute(self._claim, parameters).all()
-        else:
-            parameters |= {"busy": json.dumps(busy), "cap": policy.per_destination}
-            rows = tx.execute(self._claim_with_room, parameters).all()
+        limit = policy.batch if limit is None else min(limit, policy.batch)
+        lease = {"lease_ends_at_ms": now_ms + policy.lease_ms}
+        rows = list(tx.execute(self._claim, {"topic": policy.topic, "now_ms": now_ms, "limit": limit, **lease}).all())
+        choice = Choice()
+        if len(rows) < limit:
+            choice = self.destinations.choose(tx, policy, now_ms, limit - len(rows), rng)
+            if choice.ids:
+                rows += tx.execute(self._claim_chosen, {"ids": json.dumps(choice.ids), **lease}).all()
+            # Without a message too: its turn was too early, and is put right here.
+            self.destinations.served(tx, policy, choice, now_ms)
         messages: list[Message] = []
         died: list[Message] = []
         suspects: list[Message] = []
@@ -150,13 +170,16 @@ class Queue:
                     suspects.append(message)
         messages.sort(key=_due)  # RETURNING promises no order
         if died:
-            tx.execute(self._die, [{**_fence(m), "now_ms": now_ms, "error": UNSETTLED} for m in died])
-        more = len(rows) >= parameters["limit"]
+            self._die(tx, [{**_fence(m), "now_ms": now_ms, "error": UNSETTLED} for m in died])
+            self.destinations.turn(tx, ((m.topic, m.destination) for m in died))
+        more = len(rows) >= limit or len(choice.touched) > len(choice.taken)
         if suspects and len(messages) > 1:
             first = min(suspects, key=_due)
-            tx.execute(self._put_back, [_fence(message) for message in messages if message is not first])
+            others = [message for message in messages if message is not first]
+            self._put_back(tx, [_fence(message) for message in others])
+            self.destinations.turn(tx, ((m.topic, m.destination) for m in others))
             messages, more = [first], True
-        return Claim(messages, died, more)
+        return Claim(messages, died, more, choice.waiting)
 
     def settle(
         self,
@@ -181,23 +204,27 @@ class Queue:
         rows: list[dict[str, Any]] = []
         tries: list[dict[str, Any]] = []
         settled: list[Settled] = []
+        ended: dict[str, list[Ended]] = {}
         for message, outcome in outcomes:
             what, row = judge(message, outcome, policy, now_ms, rng)
             error = row["error"] or ""
-            trial = None if isinstance(outcome, Hold) else outcome.trial
-            if trial is not None or row["error"] is not None:
-                tries.append(kept(message, trial, row["error"]))
+            if outcome.trial is not None or row["error"] is not None:
+                tries.append(kept(message, outcome.trial, row["error"]))
+            if message.destination:
+                after_ms = (outcome.after_ms or 0) if isinstance(outcome, Retry) else 0
+                ended.setdefault(message.destination, []).append(Ended(what != "done", after_ms))
             if what == "retried":
                 self._expect(message.topic, row["due_at_ms"])
             rows.append(row)
             settled.append(Settled(message, what, error))
         if not rows:
             return []
-        changed = tx.execute(self._settle, rows).rowcount
+        changed = self._settle(tx, rows)
         if len(rows) == 1 and changed == 0:
             return []
         if tries:
-            tx.execute(self._keep_try, tries)
+            self._keep_try(tx, tries)
+        self.destinations.heard(tx, policy, ended, now_ms)
         for _, outcome in outcomes:
             if outcome.then is not None:
                 outcome.then(tx)
@@ -207,36 +234,40 @@ class Queue:
         """Returns what was claimed and not begun: due as before, the try not counted. Fenced like a settle."""
         rows = [{**unchanged(message), "due_at_ms": message.due_at_ms, "uncount": 1} for message in messages]
         if rows:
-            tx.execute(self._settle, rows)
+            self._settle(tx, rows)
+        self.destinations.turn(tx, ((message.topic, message.destination) for message in messages))
         for message in messages:
             self._expect(message.topic, message.due_at_ms)
 
     def revive(self, tx: Connection, ids: Collection[str], now_ms: int, reason: str) -> int:
         """Runs dead messages again with a fresh budget, each at most five times an hour. Returns how many."""
         rows: list[dict[str, Any]] = []
-        for message_id, topic, revived in tx.execute(self._dead, {"ids": list(ids)}) if ids else ():
+        whom: list[tuple[str, str]] = []
+        for message_id, topic, destination, revived in tx.execute(self._dead, {"ids": list(ids)}) if ids else ():
             times = [*revived.split(), str(now_ms)][-REVIVALS_AN_HOUR - 1 :]
             if len(times) > REVIVALS_AN_HOUR and int(times[0]) > now_ms - 3_600_000:
                 continue
             last = " ".join(times[-REVIVALS_AN_HOUR:])
             rows.append({"id": message_id, "now_ms": now_ms, "reason": reason, "revived": last})
+            whom.append((topic, destination))
             self._expect(topic, now_ms)
         if rows:
-            tx.execute(self._revive, rows)
+            self._revive(tx, rows)
+            self.destinations.turn(tx, whom)
         return len(rows)
 
-    def hold(self, tx: Connection, topic: str, destination: str, reason: str = "held") -> int:
+    def hasten(self, tx: Connection, due: Sequence[tuple[str, str, str, int]]) -> int:
         """
-        Keeps aside what is owed to a destination, until `release`. What is in flight may still be settled as done.
-        Returns how many. One statement for all of them, measured 4–7 µs a message (20,000 of them), and the writer does
-        nothing else meanwhile: the caller decides how many that is.
+        Makes messages that wait for a retry due sooner: (id, topic, destination, due_at_ms). What is in flight, settled
+        or due by then stays as it is. Returns how many.
         """
-        return tx.execute(self._hold, {"topic": topic, "destination": destination, "reason": reason}).rowcount
-
-    def release(self, tx: Connection, topic: str, destination: str, now_ms: int) -> int:
-        """Lets go of what was held: due now, but for what is still in flight. Returns how many."""
-        self._expect(topic, now_ms)
-        return tx.execute(self._release, {"topic": topic, "destination": destination, "now_ms": now_ms}).rowcount
+        if not due:
+            return 0
+        count = self._hasten(tx, [{"id": id_, "due_at_ms": at_ms} for id_, _, _, at_ms in due])
+        self.destinations.turn(tx, ((topic, destination) for _, topic, destination, _ in due))
+        for _, topic, _, at_ms in due:
+            self._expect(topic, at_ms)
+        return count
 
     def forget_leases(self, tx: Connection, now_ms: int) -> int:
         """
@@ -244,20 +275,31 @@ class Queue:
         itself: then whoever claimed it is dead, and waiting for the leases to end would only delay. Returns how many.
         """
         self.soonest.clear()
-        return tx.execute(self._forget_leases, {"now_ms": now_ms}).rowcount
+        leased = tx.execute(self._leased).all()
+        count = tx.execute(self._forget_leases, {"now_ms": now_ms}).rowcount
+        self.destinations.turn(tx, ((topic, destination) for topic, destination in leased))
+        return count
 
-    def due(self, tx: Connection, topic: str) -> int | None:
-        """When the topic's next message is due (ms; the end of a lease counts), or None when nothing is pending."""
-        due_at_ms: int | None = tx.execute(self._next_due, {"topic": topic}).scalar()
+    def due(self, tx: Connection, topic: str, after_ms: int = 0) -> int | None:
+        """
+        When, later than `after_ms`, the topic's next message is due (ms; the end of a lease counts), or None when
+        nothing is. Those of a destination are due when its turn comes.
+        """
+        due_at_ms: int | None = tx.execute(self._next_due, {"topic": topic, "after_ms": after_ms}).scalar()
         return due_at_ms
 
     def backlog(self, tx: Connection, now_ms: int) -> dict[str, Backlog]:
         """How every topic stands that has something pending, held or dead. Walks the index of what is pending."""
         found: dict[str, Backlog] = {}
-        for topic, pending, due, oldest in tx.execute(self._pending, {"now_ms": now_ms}):
-            found[topic] = Backlog(pending, due, oldest if due else None)
-        for topic, state, count in tx.execute(self._resting):
-            found[topic] = found.get(topic, Backlog())._replace(**{state: count})
+        for query in (self._pending, self._owed):
+            for topic, pending, due, oldest, held in tx.execute(query, {"now_ms": now_ms}):
+                before = found.get(topic, Backlog())
+                ages = [at for at in (before.oldest_due_at_ms, oldest if due else None) if at is not None]
+                found[topic] = Backlog(
+                    before.pending + pending, before.due + due, min(ages, default=None), before.held + held
+                )
+        for topic, count in tx.execute(self._dead_count):
+            found[topic] = found.get(topic, Backlog())._replace(dead=count)
         return found
 
     def _expect(self, topic: str, due_at_ms: int) -> None:

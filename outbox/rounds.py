@@ -62,10 +62,8 @@ class Rounds:
 
     async def _write(self, lane: Lane, step: Step) -> Stepped:
         """One step, committed, and told of."""
-        begun = perf_counter()
+        begun, begun_ms = perf_counter(), self._clock()
         lane.settling = len(step.working) + len(step.finished)
-        if step.topic.act:
-            step.busy = dict(lane.busy)  # a copy: it is read in the writer's thread
         try:
             stepped = await self._db.write(step.run, self._queue, self._clock, self._rng)
         finally:
@@ -90,6 +88,9 @@ class Rounds:
             self.tell("claimed", lane, len(claimed), duration_ms, age_ms=age_ms)
         if step.limit:
             lane.hungry = lane.hungry or stepped.claim.more
+            if lane.waiting and not stepped.claim.waiting:
+                lane.known_due_at_ms = None  # it was looked up without those that waited
+            lane.waiting, lane.looked_ms = stepped.claim.waiting, begun_ms
         for other in self._lanes:
             self.hear(other)
         return stepped
@@ -100,8 +101,7 @@ class Rounds:
         out in `lane.working`. Returns how many were claimed.
         """
         finished, lane.finished = lane.finished, []
-        for message, _ in finished:
-            lane.vacate(message.destination)
+        lane.hungry = lane.hungry or (lane.waiting and bool(finished))
         limit = room if lane.hungry else 0
         if limit:
             self.hear(lane)  # this claim is the answer to it
@@ -119,10 +119,7 @@ class Rounds:
                     # over. If it was written after all, the fence refuses the second time.
                     self.tell("write_failed", lane, len(finished), error=error)
                     now_ms = self._clock()
-                    kept = [pair for pair in finished if lane.leased(pair[0], now_ms)]
-                    for message, _ in kept:
-                        lane.occupy(message.destination)
-                    lane.finished = kept + lane.finished
+                    lane.finished = [pair for pair in finished if lane.leased(pair[0], now_ms)] + lane.finished
                     lane.lose()
                     return 0
                 self.tell(_RAISED[fault.kind], lane, len(fault.ids), ids=tuple(fault.ids), error=error)
@@ -171,7 +168,6 @@ class Rounds:
                 loaded |= await self._db.write(load, [message])
                 fine.append(message)
             except Exception as error:  # noqa: BLE001 - the edge of one item
-                lane.occupy(message.destination)
                 lane.finished.append((message, Retry(type(error).__name__)))
                 lane.wake.set()
         return fine, loaded
@@ -179,14 +175,12 @@ class Rounds:
     def _begin(self, lane: Lane, message: Message, loaded: Any) -> None:
         task = asyncio.create_task(self._act(lane, message, loaded))
         lane.running[task] = message
-        lane.occupy(message.destination)
         task.add_done_callback(lambda task: self._end(lane, task))
 
     def _end(self, lane: Lane, task: asyncio.Task[Outcome]) -> None:
         message = lane.running.pop(task)
         if task.cancelled():
-            lane.vacate(message.destination)  # nobody knows what came of it: left to its lease
-            lane.known_due_at_ms = None
+            lane.known_due_at_ms = None  # nobody knows what came of it: left to its lease
         else:
             lane.finished.append((message, task.result()))
         lane.wake.set()
@@ -242,7 +236,6 @@ class Rounds:
                 if len(working) == 1:
                     self.tell("work_raised", lane, 1, ids=(working[0].id,), error=error)
                     lane.finished = [(working[0], Retry(type(error).__name__))]
-                    lane.occupy(working[0].destination)
                     await self.turn(lane, 0)
                     return
                 self.tell("batch_raised", lane, len(working), ids=ids, error=error)

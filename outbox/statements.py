@@ -1,15 +1,17 @@
 """
-All SQL of the queue; `{messages}` and `{tries}` are its tables. Each is one statement whatever the size of its batch.
+All SQL of the queue; `{messages}`, `{tries}` and `{destinations}` are its tables. Each is one statement whatever the
+size of its batch.
 
 Differences of dialect belong here and nowhere else. For PostgreSQL: FOR UPDATE SKIP LOCKED in the claim's inner
-selects, FOR UPDATE in `LOOK`, json_each_text for json_each.
+selects, FOR UPDATE in `LOOK`, json_each_text for json_each, LATERAL and ctid in `DUE_OF`, greatest for max of several
+(it passes over nulls, where SQLite's answers null), no INDEXED BY.
 """
 
 from __future__ import annotations
 
 ENQUEUE = """
 INSERT INTO {messages} (id, topic, destination, subject, payload, state, due_at_ms, created_at_ms)
-VALUES (:id, :topic, :destination, :subject, :payload, :state, :due_at_ms, :now_ms) ON CONFLICT (id) DO NOTHING"""
+VALUES (:id, :topic, :destination, :subject, :payload, 'pending', :due_at_ms, :now_ms) ON CONFLICT (id) DO NOTHING"""
 
 # One statement claims and hands over. `was_due_at_ms` keeps what the lease overwrites.
 CLAIM = """
@@ -20,18 +22,10 @@ RETURNING id, topic, destination, subject, payload, tries, claim, created_at_ms,
           tries_before, tries_max, settled_claim"""
 
 DUE = """
-SELECT id FROM {messages} WHERE topic = :topic AND state = 'pending' AND due_at_ms <= :now_ms
+SELECT id FROM {messages} WHERE topic = :topic AND state = 'pending' AND destination = '' AND due_at_ms <= :now_ms
 ORDER BY due_at_ms LIMIT :limit"""
 
-# `busy` is {destination: in flight}. Full destinations are passed over; the others get no more than their room.
-DUE_WITH_ROOM = """
-SELECT id FROM (
-  SELECT id, destination, row_number() OVER (PARTITION BY destination ORDER BY due_at_ms) AS place
-  FROM (SELECT id, destination, due_at_ms FROM {messages}
-        WHERE topic = :topic AND state = 'pending' AND due_at_ms <= :now_ms
-          AND destination NOT IN (SELECT key FROM json_each(:busy) WHERE value >= :cap)
-        ORDER BY due_at_ms LIMIT :limit))
-WHERE place <= :cap - coalesce((SELECT value FROM json_each(:busy) WHERE key = destination), 0)"""
+CHOSEN = "SELECT value FROM json_each(:ids)"
 
 PUT_BACK = """
 UPDATE {messages} SET due_at_ms = was_due_at_ms, tries = tries - 1 WHERE id = :id AND claim = :claim"""
@@ -42,13 +36,12 @@ UPDATE {messages} SET state = 'dead', finished_at_ms = :now_ms, settled_claim = 
 
 LOOK = "SELECT id, claim FROM {messages} WHERE id IN :ids AND settled_claim < claim"
 
-# Every outcome fits this one statement, so that a batch is one call. A message that was held while it was in flight
-# stays held after a Retry. `uncount` is 1 where the try does not count (held, given back): its error stays too.
+# Every outcome fits this one statement, so that a batch is one call. `uncount` is 1 where the try does not count (given
+# back): its error stays too.
 SETTLE = """
 UPDATE {messages} SET
-  state = CASE WHEN :state = 'pending' THEN state ELSE :state END,
-  due_at_ms = coalesce(:due_at_ms, due_at_ms), settled_claim = claim, tries = tries - :uncount,
-  tries_max = coalesce(:tries_max, tries_max), finished_at_ms = :finished_at_ms, reason = coalesce(:reason, reason),
+  state = :state, due_at_ms = coalesce(:due_at_ms, due_at_ms), settled_claim = claim, tries = tries - :uncount,
+  tries_max = coalesce(:tries_max, tries_max), finished_at_ms = :finished_at_ms,
   last_error = CASE WHEN :uncount = 1 THEN last_error ELSE :error END,
   last_status = CASE WHEN :uncount = 1 THEN last_status ELSE :status END,
   last_try_at_ms = coalesce(:tried_at_ms, last_try_at_ms)
@@ -58,30 +51,173 @@ KEEP_TRY = """
 INSERT INTO {tries} (message_id, number, started_at_ms, duration_ms, http_status, error, head)
 VALUES (:id, :number, :started_at_ms, :duration_ms, :status, :error, :head)"""
 
-DEAD = "SELECT id, topic, revived FROM {messages} WHERE id IN :ids AND state = 'dead'"
+DEAD = "SELECT id, topic, destination, revived FROM {messages} WHERE id IN :ids AND state = 'dead'"
 
 REVIVE = """
 UPDATE {messages} SET state = 'pending', due_at_ms = :now_ms, finished_at_ms = NULL, tries_before = tries,
   tries_max = NULL, reason = :reason, revived = :revived WHERE id = :id AND state = 'dead'"""
 
-HOLD = """
-UPDATE {messages} SET state = 'held', reason = :reason
-WHERE topic = :topic AND state = 'pending' AND destination = :destination"""
+# As HURRY, but these ones, each at its own time.
+HASTEN = """
+UPDATE {messages} SET due_at_ms = :due_at_ms
+WHERE id = :id AND state = 'pending' AND tries > 0 AND due_at_ms > :due_at_ms AND claim = settled_claim"""
 
-# What waited in the schedule's long tail goes now; what is still in flight keeps its lease, or it would be sent twice.
-# Both conditions on the state: the first is the partial index's own, without it SQLite would not use that.
-RELEASE = """
-UPDATE {messages} SET state = 'pending', due_at_ms =
-  CASE WHEN claim > settled_claim OR due_at_ms < :now_ms THEN due_at_ms ELSE :now_ms END
-WHERE state IN ('held', 'dead') AND state = 'held' AND topic = :topic AND destination = :destination"""
-
+# By two indexes, because at a start the table may hold millions that are done.
 FORGET_LEASES = """
-UPDATE {messages} SET due_at_ms = :now_ms WHERE state = 'pending' AND claim > settled_claim AND due_at_ms > :now_ms"""
+UPDATE {messages} SET due_at_ms = :now_ms WHERE id IN (
+  SELECT id FROM {messages} INDEXED BY outbox_flying
+    WHERE destination <> '' AND claim > settled_claim AND due_at_ms > :now_ms
+  UNION ALL SELECT id FROM {messages} INDEXED BY outbox_due
+    WHERE state = 'pending' AND destination = '' AND claim > settled_claim AND due_at_ms > :now_ms)"""
 
-NEXT_DUE = "SELECT min(due_at_ms) FROM {messages} WHERE topic = :topic AND state = 'pending'"
+LEASED = """
+SELECT DISTINCT topic, destination FROM {messages} WHERE destination <> '' AND claim > settled_claim"""
+
+# min() over two numbers that may be null, without a dialect's own function.
+NEXT_DUE = """
+SELECT min(due_at_ms) FROM (
+  SELECT min(due_at_ms) AS due_at_ms FROM {messages}
+    WHERE topic = :topic AND state = 'pending' AND destination = '' AND due_at_ms > :after_ms
+  UNION ALL SELECT min(next_due_at_ms) FROM {destinations}
+    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND failures = 0 AND next_due_at_ms > :after_ms
+  UNION ALL SELECT min(next_due_at_ms) FROM {destinations}
+    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND failures > 0 AND next_due_at_ms > :after_ms)"""
 
 PENDING = """
-SELECT topic, count(*), sum(CASE WHEN due_at_ms <= :now_ms THEN 1 ELSE 0 END), min(due_at_ms)
-FROM {messages} WHERE state = 'pending' GROUP BY topic"""
+SELECT topic, count(*), sum(CASE WHEN due_at_ms <= :now_ms THEN 1 ELSE 0 END), min(due_at_ms), 0
+FROM {messages} WHERE state = 'pending' AND destination = '' GROUP BY topic"""
 
-RESTING = "SELECT topic, state, count(*) FROM {messages} WHERE state IN ('held', 'dead') GROUP BY topic, state"
+# Grouped in the index first: the join is with destinations, not with messages.
+OWED = """
+SELECT o.topic, sum(CASE WHEN d.held IS NULL THEN o.pending ELSE 0 END),
+  sum(CASE WHEN d.held IS NULL AND d.paused_until_ms <= :now_ms THEN o.due ELSE 0 END),
+  min(CASE WHEN d.held IS NULL AND d.paused_until_ms <= :now_ms THEN o.oldest END),
+  sum(CASE WHEN d.held IS NULL THEN 0 ELSE o.pending END)
+FROM (
+  SELECT topic, destination, count(*) AS pending, sum(CASE WHEN due_at_ms <= :now_ms THEN 1 ELSE 0 END) AS due,
+    min(due_at_ms) AS oldest
+  FROM {messages} WHERE state = 'pending' AND destination <> '' AND tries = 0 GROUP BY topic, destination
+  UNION ALL
+  SELECT topic, destination, count(*), sum(CASE WHEN due_at_ms <= :now_ms THEN 1 ELSE 0 END), min(due_at_ms)
+  FROM {messages} WHERE state = 'pending' AND destination <> '' AND tries > 0 GROUP BY topic, destination
+) AS o JOIN {destinations} AS d ON d.topic = o.topic AND d.destination = o.destination
+GROUP BY o.topic"""
+
+DEAD_COUNT = "SELECT topic, count(*) FROM {messages} WHERE state = 'dead' GROUP BY topic"
+
+# --- destinations: whose turn it is ---------------------------------------------------------------------------------
+
+# What is owed to it, or the end of its pause, or behind those that came since it was served; null when nothing is. One
+# statement over all names: as an executemany SQLite would prepare it anew for every row, 40 µs each instead of 2.
+_EARLIEST = """
+  coalesce((SELECT due_at_ms FROM {{messages}} AS m
+    WHERE m.topic = :topic AND m.destination = {{destinations}}.destination
+      AND m.state = 'pending' AND m.destination <> '' AND m.tries {which} ORDER BY m.due_at_ms LIMIT 1), {never})"""
+_NEVER = 2**63 - 1
+_TURN = """
+UPDATE {{destinations}} SET {more}
+  next_due_at_ms = CASE WHEN held IS NULL THEN
+    max({served}, paused_until_ms, nullif(min({first}, {again}), {never})) END
+WHERE topic = :topic AND destination IN (SELECT value FROM json_each(:names))"""
+
+
+def _turn(more: str, served: str) -> str:
+    first, again = (_EARLIEST.format(which=which, never=_NEVER) for which in ("= 0", "> 0"))
+    return _TURN.format(more=more, served=served, first=first, again=again, never=_NEVER)
+
+
+TURN = _turn("", "served_at_ms")
+
+SERVE = _turn("served_at_ms = :now_ms,", ":now_ms")
+
+PAUSE = """
+UPDATE {destinations} SET paused_until_ms = max(paused_until_ms, :paused_until_ms)
+WHERE topic = :topic AND destination = :destination"""
+
+HEAR = """
+UPDATE {destinations} SET failures = :failures, failing_since_ms = :failing_since_ms, opened_ms = :opened_ms,
+  paused_until_ms = :paused_until_ms, recent = :recent
+WHERE topic = :topic AND destination = :destination"""
+
+# What is promised can only make its turn earlier, and need not be new: then it is looked at once for nothing.
+PROMISE = """
+INSERT INTO {destinations} (topic, destination, next_due_at_ms) VALUES (:topic, :destination, :due_at_ms)
+ON CONFLICT (topic, destination) DO UPDATE SET next_due_at_ms =
+  CASE WHEN held IS NULL THEN max(paused_until_ms, min(coalesce(next_due_at_ms, :due_at_ms), :due_at_ms)) END"""
+
+HEALTH = """
+SELECT destination, failures, failing_since_ms, opened_ms, paused_until_ms, recent
+FROM {destinations} WHERE topic = :topic AND destination IN (SELECT value FROM json_each(:names))"""
+
+# An expired lease is not in flight: whoever had it is slow or dead, and its message may be claimed again.
+FLYING = """
+SELECT f.destination, f.flying, d.failures FROM (
+  SELECT destination, count(*) AS flying FROM {messages}
+  WHERE topic = :topic AND destination <> '' AND claim > settled_claim AND due_at_ms > :now_ms GROUP BY destination
+) AS f JOIN {destinations} AS d ON d.topic = :topic AND d.destination = f.destination"""
+
+# Two walks in the order of turns, one for those that fail: however many they are, they stand in nobody's way. What is
+# passed over in them is full, and so at most as many as there are places.
+_PLACES = """
+SELECT * FROM (
+  SELECT destination, failures, opened_ms, paused_until_ms, per_minute, next_due_at_ms FROM {{destinations}}
+  WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND {which} AND next_due_at_ms <= :now_ms
+    AND destination NOT IN (SELECT value FROM json_each(:full))
+  ORDER BY next_due_at_ms LIMIT :limit)"""
+
+PLACES = _PLACES.format(which="failures = 0") + "UNION ALL" + _PLACES.format(which="failures > 0")
+
+# The first few of each: both kinds are probed in their own index, whatever waits behind them.
+_DUE_OF = """
+SELECT m.id, m.destination, m.due_at_ms, {again} FROM json_each(:names) AS p JOIN {{messages}} AS m ON m.rowid IN (
+  SELECT rowid FROM {{messages}} AS x
+  WHERE x.topic = :topic AND x.destination = p.value AND x.state = 'pending' AND x.destination <> '' AND x.{which}
+    AND x.due_at_ms <= :now_ms
+  ORDER BY x.due_at_ms LIMIT :cap)"""
+
+DUE_OF = _DUE_OF.format(again="0", which="tries = 0") + " UNION ALL " + _DUE_OF.format(again="1", which="tries > 0")
+
+HOLD = """
+INSERT INTO {destinations} (topic, destination, held) VALUES (:topic, :destination, :held)
+ON CONFLICT (topic, destination) DO UPDATE SET held = coalesce({destinations}.held, :held), next_due_at_ms = NULL"""
+
+# A fresh start: what it did before it was held says nothing about now.
+RELEASE = """
+UPDATE {destinations} SET held = NULL, failures = 0, failing_since_ms = NULL, opened_ms = 0, paused_until_ms = 0,
+  recent = '' WHERE topic = :topic AND destination = :destination AND held IS NOT NULL"""
+
+RESUME = "UPDATE {destinations} SET paused_until_ms = 0 WHERE topic = :topic AND destination = :destination"
+
+LIMIT = """
+INSERT INTO {destinations} (topic, destination, per_minute) VALUES (:topic, :destination, :per_minute)
+ON CONFLICT (topic, destination) DO UPDATE SET per_minute = :per_minute"""
+
+# What waits in the schedule's long tail goes now. What is in flight keeps its lease, or it would be sent twice.
+HURRY = """
+UPDATE {messages} SET due_at_ms = :now_ms WHERE id IN (
+  SELECT id FROM {messages}
+  WHERE topic = :topic AND destination = :destination AND state = 'pending' AND destination <> '' AND tries > 0
+    AND due_at_ms > :now_ms AND claim = settled_claim
+  ORDER BY due_at_ms LIMIT :limit)"""
+
+# What somebody claimed and left to its lease is not in flight when that is over.
+GIVE_UP = """
+UPDATE {messages} SET state = 'dead', finished_at_ms = :now_ms, last_error = :error, settled_claim = claim
+WHERE id IN (
+  SELECT id FROM {messages}
+  WHERE topic = :topic AND destination = :destination AND state = 'pending' AND destination <> '' AND tries {which}
+    AND (claim = settled_claim OR due_at_ms <= :now_ms)
+  LIMIT :limit)"""
+
+TROUBLE = """
+SELECT coalesce(sum(failures > 0), 0), coalesce(sum(opened_ms > 0), 0), coalesce(sum(held IS NOT NULL), 0),
+  min(failing_since_ms)
+FROM {destinations} WHERE topic = :topic"""
+
+STATE = """
+SELECT next_due_at_ms, paused_until_ms, held, per_minute, failures, failing_since_ms, opened_ms
+FROM {destinations} WHERE topic = :topic AND destination = :destination"""
+
+OWED_TO = """
+SELECT count(*) FROM {messages} WHERE topic = :topic AND destination = :destination AND state = 'pending'
+  AND destination <> '' AND tries {which}"""

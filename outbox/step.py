@@ -54,15 +54,14 @@ class Stepped(NamedTuple):
 @dataclass(slots=True)
 class Step:
     """
-    `working` is worked on here, `finished` was acted on before; both are settled. `limit`: how many to claim, `busy`:
-    see `Queue.claim`. `without` names handlers (died, load) that have raised and are passed over this time.
+    `working` is worked on here, `finished` was acted on before; both are settled. `limit`: how many to claim. `without`
+    names handlers (died, load) that have raised and are passed over this time.
     """
 
     topic: Topic
     working: Sequence[Message] = ()
     finished: Sequence[tuple[Message, Outcome]] = ()
     limit: int = 0
-    busy: Mapping[str, int] | None = None
     without: frozenset[str] = frozenset()
     fault: Fault = field(default_factory=Fault)
 
@@ -82,7 +81,7 @@ class Step:
                 raise Stale
         claim = Claim([], [], more=False)
         if self.limit:
-            claim = queue.claim(tx, policy, now_ms, self.limit, self.busy, alone=topic.work is not None)
+            claim = queue.claim(tx, policy, now_ms, rng, self.limit, alone=topic.work is not None)
         died = claim.died + [item.message for item in settled if item.what == "died"]
         if died and topic.died and "died" not in self.without:
             with fault.of("died", died):

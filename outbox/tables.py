@@ -1,8 +1,8 @@
-"""The two tables: what we owe, and each try at it."""
+"""The tables: what we owe, each try at it, and whom we owe it to."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -18,19 +18,27 @@ from sqlalchemy import (
     text,
 )
 
+FIRST = "state = 'pending' AND destination <> '' AND tries = 0"
+AGAIN = "state = 'pending' AND destination <> '' AND tries > 0"
+FLYING = "destination <> '' AND claim > settled_claim"
+WELL = "next_due_at_ms IS NOT NULL AND failures = 0"
+FAILING = "next_due_at_ms IS NOT NULL AND failures > 0"
+"""The conditions of the partial indexes. A query uses one only if it repeats its condition word by word."""
+
 
 class Tables(NamedTuple):
     messages: Table
     tries: Table
+    destinations: Table
 
 
 def define(metadata: MetaData) -> Tables:
     """
-    Adds `outbox_messages` and `outbox_tries` to the metadata. All times are integer ms UTC.
+    Adds `outbox_messages`, `outbox_tries` and `outbox_destinations` to the metadata. All times are integer ms UTC.
 
     A message has no running state: it runs while `claim > settled_claim` and `due_at_ms` (the end of its lease)
-    is to come. Every index is paid for by each message several times over, so there are few: those that are due,
-    those that rest (rare, so almost free), and one each to list by subject and by destination.
+    is to come. Every index is paid for by each message several times over, so each message is in few at a time: it
+    is owed to somebody or to nobody, a first try or not, in flight or not, dead or not.
     """
     messages = Table(
         "outbox_messages",
@@ -53,9 +61,9 @@ def define(metadata: MetaData) -> Tables:
         Column("last_try_at_ms", BigInteger),
         Column("finished_at_ms", BigInteger),
         Column("created_at_ms", BigInteger, nullable=False),
-        Column("reason", Text),  # why it is held, or why it was last run again
+        Column("reason", Text),  # why it was last run again
         Column("revived", Text, nullable=False, server_default=""),  # when it was run again, the last five, in ms
-        CheckConstraint("state IN ('pending', 'held', 'done', 'dead')", name="outbox_state"),
+        CheckConstraint("state IN ('pending', 'done', 'dead')", name="outbox_state"),
         CheckConstraint("(state IN ('done', 'dead')) = (finished_at_ms IS NOT NULL)", name="outbox_finished"),
         CheckConstraint("state NOT IN ('done', 'dead') OR settled_claim = claim", name="outbox_settled"),
         CheckConstraint("settled_claim >= 0 AND settled_claim <= claim", name="outbox_claim"),
@@ -64,19 +72,14 @@ def define(metadata: MetaData) -> Tables:
         CheckConstraint("last_status BETWEEN 100 AND 999", name="outbox_last_status"),
         CheckConstraint("id <> '' AND topic <> ''", name="outbox_named"),
     )
-    pending = text("state = 'pending'")
-    Index("outbox_due", messages.c.topic, messages.c.due_at_ms, sqlite_where=pending, postgresql_where=pending)
-    resting = text("state IN ('held', 'dead')")
-    Index(
-        "outbox_resting",
-        messages.c.topic,
-        messages.c.state,
-        messages.c.destination,
-        sqlite_where=resting,
-        postgresql_where=resting,
-    )
-    Index("outbox_subject", messages.c.subject)
-    Index("outbox_destination", messages.c.destination, messages.c.created_at_ms)
+    m = messages.c
+    _partial("outbox_due", "state = 'pending' AND destination = ''", m.topic, m.due_at_ms)
+    _partial("outbox_first", FIRST, m.topic, m.destination, m.due_at_ms)
+    _partial("outbox_again", AGAIN, m.topic, m.destination, m.due_at_ms)
+    _partial("outbox_flying", FLYING, m.topic, m.destination, m.due_at_ms)
+    _partial("outbox_dead", "state = 'dead'", m.topic, m.id)
+    _partial("outbox_destination", "destination <> ''", m.destination, m.created_at_ms)
+    Index("outbox_subject", m.subject)
 
     tries = Table(
         "outbox_tries",
@@ -94,4 +97,36 @@ def define(metadata: MetaData) -> Tables:
         CheckConstraint("length(head) <= 1024", name="outbox_try_head"),
         sqlite_with_rowid=False,
     )
-    return Tables(messages, tries)
+
+    destinations = Table(
+        "outbox_destinations",
+        metadata,
+        Column("topic", Text, primary_key=True),
+        Column("destination", Text, primary_key=True),
+        # Its turn: the earliest of what is owed to it, but no sooner than the end of its pause, and behind all that
+        # came since it was last served. Never later than that; null while nothing is owed, or while it is held.
+        Column("next_due_at_ms", BigInteger),
+        Column("served_at_ms", BigInteger, nullable=False, server_default="0"),
+        Column("paused_until_ms", BigInteger, nullable=False, server_default="0"),
+        Column("held", Text),  # why nothing is sent there; what is owed waits
+        Column("per_minute", Integer),  # the most tries; null: no limit
+        Column("failures", Integer, nullable=False, server_default="0"),  # in a row
+        Column("failing_since_ms", BigInteger),  # the first of them
+        Column(
+            "opened_ms", BigInteger, nullable=False, server_default="0"
+        ),  # how long the circuit opened last; 0: closed
+        Column("recent", Text, nullable=False, server_default=""),  # minute:tries:failures of the last minutes
+        CheckConstraint("next_due_at_ms IS NULL OR held IS NULL", name="outbox_held_waits"),
+        CheckConstraint("per_minute > 0", name="outbox_per_minute"),
+        CheckConstraint("(failures = 0) = (failing_since_ms IS NULL)", name="outbox_failing"),
+        CheckConstraint("topic <> '' AND destination <> ''", name="outbox_destination_named"),
+        sqlite_with_rowid=False,
+    )
+    d = destinations.c
+    _partial("outbox_well", WELL, d.topic, d.next_due_at_ms)
+    _partial("outbox_failing", FAILING, d.topic, d.next_due_at_ms)
+    return Tables(messages, tries, destinations)
+
+
+def _partial(name: str, where: str, *columns: Column[Any]) -> None:
+    Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))

@@ -46,7 +46,6 @@ What = Literal[
     "done",
     "retried",
     "died",
-    "held",
     "given_back",
     "stale",  # settled too late: somebody else has claimed it, nothing was written
     "batch_raised",  # work raised for a batch: each of its messages is now run by itself

@@ -9,7 +9,6 @@ import httpx
 import structlog
 
 from service.database import StorageError
-from service.metrics import measure
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -69,14 +68,16 @@ async def stuck(app: Application) -> str | None:
     health = app.db.health
     if not health.writable:
         return f"The database cannot be written: {health.reason}"
+    topics = list(app.dispatcher.in_flight) if app.dispatcher is not None else []
     try:
-        found = await app.db.read(measure, app.queue, app.clock(), deadline_ms=2_000)
+        due = await app.db.read(lambda tx: {topic: app.queue.due(tx, topic) for topic in topics}, deadline_ms=2_000)
     except StorageError as error:
         return f"The database cannot be read: {error}"
-    for topic, backlog in found.backlog.items():
+    now_ms = app.clock()
+    for topic, due_at_ms in due.items():
         # Old work alone is no fault: one merchant's slow shop, or an hour of downtime, leaves plenty of it.
         moved_at_ms = app.watch.moved_at_ms.get(topic, app.watch.started_at_ms)
-        since_ms = max(backlog.oldest_due_at_ms or found.now_ms, moved_at_ms)
-        if found.now_ms - since_ms > STUCK_MS:
-            return f"The outbox does not move: nothing was done in {topic} for {(found.now_ms - since_ms) // 1000} s."
+        idle_ms = now_ms - max(now_ms if due_at_ms is None else due_at_ms, moved_at_ms)
+        if idle_ms > STUCK_MS:
+            return f"The outbox does not move: nothing was done in {topic} for {idle_ms // 1000} s."
     return None

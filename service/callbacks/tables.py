@@ -39,6 +39,7 @@ callbacks = Table(
     milliseconds("deferred_until_ms", nullable=True),
     Column("runs", Integer, nullable=False, server_default="0"),  # how often it was worked on again
     Column("payment_id", Text),
+    milliseconds("erased_at_ms", nullable=True),  # body and query are gone: too old, or a person asked for it
     UniqueConstraint("account_id", "key"),
     CheckConstraint(
         "status IN ('received', 'processed', 'ignored', 'parked', 'deferred', 'dead')", name="status_known"

@@ -15,7 +15,7 @@ from sqlalchemy import (
     text,
 )
 
-from service.schema import identifier, metadata, milliseconds
+from service.schema import counter, identifier, metadata, milliseconds
 
 merchants = Table(
     "merchants",
@@ -70,6 +70,9 @@ endpoints = Table(
     Column("disabled_reason", Text),
     Column("schedule", Text, nullable=False, server_default="standard"),  # standard | short | seconds, comma-separated
     milliseconds("created_at_ms"),
+    milliseconds("failing_since_ms", nullable=True),  # of the failures that were last warned of
+    counter("warnings"),  # how many times since then
+    milliseconds("warned_at_ms", nullable=True),
     CheckConstraint("status IN ('enabled', 'disabled')", name="status_known"),
 )
 
@@ -96,7 +99,9 @@ events = Table(
     Column("sequence", Integer, nullable=False),
     Column("body", LargeBinary, nullable=False),  # the exact bytes that are signed and sent
     milliseconds("created_at_ms"),
+    Column("live", Boolean, nullable=False, server_default="1"),  # test keys do not see live ones
     Index("ix_events_payment_id", "payment_id", sqlite_where=text("payment_id IS NOT NULL")),
+    Index("ix_events_merchant_id", "merchant_id", "position"),
     sqlite_autoincrement=True,
 )
 
@@ -117,4 +122,33 @@ installation = Table(
     metadata,
     Column("name", Text, primary_key=True),  # id | canary (sealed: proves the keys are the right ones)
     Column("value", LargeBinary, nullable=False),
+)
+
+recoveries = Table(
+    "recoveries",
+    metadata,
+    identifier(),
+    Column("merchant_id", Text, ForeignKey("merchants.id")),  # of these filters NULL means all
+    Column("endpoint_id", Text),
+    Column("type", Text),
+    Column("payment_id", Text),
+    milliseconds("since_ms"),
+    Column("per_minute", Integer),  # NULL: as fast as the endpoints take them
+    Column("status", Text, nullable=False),  # running | paused | finished | canceled
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("trouble", Text, nullable=False, server_default=""),  # why it paused by itself
+    Column("phase", Text, nullable=False),  # pauses, then failed, then waiting
+    Column("cursor", Text, nullable=False, server_default=""),
+    counter("piece"),  # the number of the message that goes on with it; any other does nothing
+    milliseconds("next_at_ms"),  # the next free moment under `per_minute`
+    Column("total", Integer, nullable=False),  # rows to look at, counted when it began: an estimate
+    counter("looked"),
+    counter("sent"),  # new deliveries
+    counter("hurried"),  # that waited for a retry, and go now
+    counter("skipped"),  # delivered since, or on their way
+    counter("disabled"),  # to disabled endpoints
+    milliseconds("created_at_ms"),
+    milliseconds("updated_at_ms"),
+    milliseconds("finished_at_ms", nullable=True),
+    CheckConstraint("status IN ('running', 'paused', 'finished', 'canceled')", name="status_known"),
 )

@@ -16,7 +16,8 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from outbox.message import Done, Drop, Message, Outcome, Retry, Trial
-from service.callbacks.process import Processor, Report, open_attention
+from service.attention import open_attention
+from service.callbacks.process import Processor, Report
 from service.ids import Clock, Ids
 from service.merchants.accounts import Registry
 from service.payments.facts import Told

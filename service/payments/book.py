@@ -259,7 +259,8 @@ class Book:
         payment.changed = True
         data = {"payment": public(payment.row)}
         row = payment.row
-        self._news.append(News(row["merchant_id"], type_, row["sequence"], data, payment_id=row["id"]))
+        live = bool(row["live"])
+        self._news.append(News(row["merchant_id"], type_, row["sequence"], data, payment_id=row["id"], live=live))
 
     def _need_attention(self, subject: str, reason: str, detail: str = "") -> None:
         self._attention.append(

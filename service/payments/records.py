@@ -13,11 +13,11 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
 
+from outbox.prepared import Prepared
 from service.payments.facts import Fact, Kind, Reason, Source, join
 from service.payments.rules import Attempt, Payment, Problem, decide_attempt
 from service.payments.states import State
 from service.payments.tables import aliases, attempts, facts, payments
-from service.schema import Prepared
 
 
 class Conflict(Exception):

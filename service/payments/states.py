@@ -240,7 +240,8 @@ DELIVERY_ROWS: tuple[Row, ...] = (
     Row((_W.PROCESSING,), "lease_over", _W.PENDING, "the worker died"),
     Row((_W.PROCESSING,), "budget_spent", _W.FAILED),
     Row((_W.PENDING,), "endpoint_disabled", _W.HELD),
-    Row((_W.HELD,), "endpoint_enabled", _W.PENDING),
+    Row((_W.HELD,), "endpoint_enabled", _W.PENDING, "what waited for a retry goes at once"),
+    Row((_W.HELD,), "given_up_when_enabled", _W.FAILED, "if the operator says so; `deliveries recover` brings it"),
 )
 DELIVERY = table(DELIVERY_ROWS)
 

@@ -73,8 +73,10 @@ def test_until_answered_the_payment_is_pending_and_the_answer_decides(tmp_path: 
             assert [(p.status, p.captured_minor) for p in await t.rows(payments)] == [("pending", 0)]
 
             entry.fail_times = 0
-            await t.app.db.write(lambda tx: tx.execute(messages.update().where(messages.c.topic == "ask")
-                                                       .values(due_at_ms=1)))  # fmt: skip
+            await t.settled()
+            (row,) = await t.rows(messages, messages.c.topic == "ask")
+            hurry = t.app.queue.destinations.hurry
+            assert await t.app.db.write(hurry, "ask", row.destination, t.app.clock(), 10) == 1
             t.app.nudge()
             await t.shop.wait_for(2)
             assert t.shop.types == ["payment.pending", "payment.succeeded"]

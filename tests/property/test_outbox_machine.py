@@ -1,9 +1,10 @@
 """
-The outbox against a model: workers that crash, sleep past their lease and come back late, in every order.
+The outbox against a model: workers that crash, sleep past their lease and come back late, destinations that fail, are
+paused, limited, held and let go, in every order.
 
-The model knows for each message what the table should say; the rules do to both the same, and the invariants compare.
-Left to itself Hypothesis mostly waits and holds, so rules are few and dense, and the test counts what it has reached:
-a machine that settles nothing proves nothing.
+The model knows for each message and each destination what the tables should say; the rules do to both the same, and
+the invariants compare. Left to itself Hypothesis mostly waits and holds, so rules are few and dense, and the test
+counts what it has reached: a machine that settles nothing proves nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import MetaData, func, select
 
-from outbox import Done, Drop, Hold, Message, Outcome, Policy, Promise, Queue, Retry, Trial
+from outbox import Done, Drop, Message, Outcome, Policy, Promise, Queue, Retry, Trial
 from outbox.tables import define
 from tests.support.database import open_engine
 
@@ -33,10 +34,14 @@ METADATA = MetaData()
 TABLES = define(METADATA)
 LEASE_MS = 10_000
 DELAYS_MS = (1_000, 5_000)
-POLICY = Policy("jobs", DELAYS_MS, LEASE_MS, limit_ms=5_000, batch=3, per_destination=2, jitter=0)
+POLICY = Policy("jobs", DELAYS_MS, LEASE_MS, 5_000, batch=3, in_flight=4, per_destination=2, jitter=0, breaker=True)
+HALF = 2
 BUDGET = len(DELAYS_MS) + 1
-IDS = [f"m{number}" for number in range(6)]
-PLACES = ["near", "far"]
+IDS = [f"m{number}" for number in range(8)]
+PLACES = ["near", "far", "", "near"]
+NAMED = ["near", "far"]
+MESSAGES_MAX = 40
+MINUTE_MS = 60_000
 
 
 @dataclass
@@ -50,10 +55,56 @@ class Model:
     before: int = 0
     claim: int = 0
     settled: int = 0
-    claims_counted: int = 0  # since it was last revived, minus what was given back or held
+    claims_counted: int = 0  # since it was last revived, minus what was given back
     acted_done: int = 0  # how often Done was accepted
     kept: list[int] = field(default_factory=list)  # numbers of the tries on record
     revived: list[int] = field(default_factory=list)
+
+    def flies(self, now_ms: int) -> bool:
+        return self.claim > self.settled and self.due_at_ms > now_ms
+
+
+@dataclass
+class Place:
+    """What should be true of one destination."""
+
+    turn_ms: int | None = None
+    served_ms: int = 0
+    paused_ms: int = 0
+    held: bool = False
+    per_minute: int | None = None
+    failures: int = 0
+    since_ms: int | None = None
+    opened_ms: int = 0
+    story: list[tuple[int, bool]] = field(default_factory=list)  # (minute, failed) since it last closed
+
+    def ended(self, failed: bool, after_ms: int, now_ms: int) -> None:
+        """The circuit breaker, said once more in other words."""
+        self.story.append((now_ms // MINUTE_MS, failed))
+        if not failed:
+            self.failures, self.since_ms = 0, None
+            if self.opened_ms:
+                self.opened_ms, self.paused_ms, self.story = 0, 0, []
+                reached["closed by a success"] += 1
+            return
+        self.failures += 1
+        self.since_ms = now_ms if self.since_ms is None else self.since_ms
+        lately = [failed for minute, failed in self.story if minute > now_ms // MINUTE_MS - 5]
+        mostly = len(lately) >= 10 and 10 * sum(lately) > 7 * len(lately)
+        pause_ms = min(after_ms, 900_000)
+        if not self.opened_ms:
+            if self.failures >= 5 or mostly:
+                self.opened_ms = 30_000
+                pause_ms = max(pause_ms, 30_000)
+                reached["opened"] += 1
+        elif now_ms >= self.paused_ms:
+            self.opened_ms = min(2 * self.opened_ms, 900_000)
+            pause_ms = max(pause_ms, self.opened_ms)
+            reached["opened for longer"] += 1
+        else:
+            reached["failed late, while it was open"] += 1
+        if pause_ms:
+            self.paused_ms = max(self.paused_ms, now_ms + pause_ms)
 
 
 PHASES_MIN = 5
@@ -67,10 +118,24 @@ PHASES = [
     "settled twice",
     "settled stale",
     "settled late, but nobody came",
+    "undone by its then",
     "held in flight",
     "released in flight",
+    "promised while held",
+    "given up",
+    "hurried",
     "given back",
     "revived",
+    "restarted with leases running",
+    "opened",
+    "opened for longer",
+    "probed",
+    "closed by a success",
+    "failed late, while it was open",
+    "resumed",
+    "limited",
+    "passed over because full",
+    "passed over because paused",
 ]
 reached: Counter[str] = Counter()
 
@@ -84,95 +149,186 @@ class OutboxMachine(RuleBasedStateMachine):
         self.rng = Random(0)
         self.now_ms = 1_000_000
         self.model: dict[str, Model] = {}
+        self.places: dict[str, Place] = {}
         self.held_by_workers: list[Message] = []  # claimed by a worker that may still settle, in time or late
-        self.acted: set[tuple[str, int]] = set()  # which of them have acted already
 
     def teardown(self) -> None:
-        self.engine.dispose()
+        try:
+            self.all_is_paid_in_the_end()
+        finally:
+            self.engine.dispose()
 
     def run(self, function: Any, *args: Any, **named: Any) -> Any:
         with self.engine.begin() as tx:
             return function(tx, *args, **named)
 
+    def place(self, name: str) -> Place:
+        return self.places.setdefault(name, Place())
+
+    def touch(self, *names: str) -> None:
+        """The queue has worked out the turns of these anew."""
+        for name in names:
+            if name in self.places:
+                place = self.places[name]
+                due = [m.due_at_ms for m in self.model.values() if m.destination == name and m.state == "pending"]
+                gone = place.held or not due
+                place.turn_ms = None if gone else max(min(due), place.paused_ms, place.served_ms)
+
+    def flying(self, name: str | None = None) -> list[Model]:
+        """What is in flight there, or anywhere where it takes a place."""
+        return [
+            m
+            for m in self.model.values()
+            if m.flies(self.now_ms) and m.destination and name in (None, m.destination)
+        ]  # fmt: skip
+
     # --- what happens --------------------------------------------------------------------------------
 
     @initialize()
     def begin(self) -> None:
-        self.promise(IDS[:4], 0, held=False)
+        self.promise(IDS[:6], 0)
 
-    @rule(
-        ids=st.lists(st.sampled_from(IDS), max_size=4),
-        later_ms=st.sampled_from([0, 0, 1, LEASE_MS]),
-        held=st.booleans(),
-    )
-    def promise(self, ids: list[str], later_ms: int, held: bool) -> None:
-        promises = [
-            Promise(id_, "jobs", PLACES[int(id_[1:]) % 2], "s", due_at_ms=self.now_ms + later_ms, held=held)
-            for id_ in ids
-        ]
+    @rule(ids=st.lists(st.sampled_from(IDS), max_size=5), later_ms=st.sampled_from([0, 0, 1, LEASE_MS]))
+    def promise(self, ids: list[str], later_ms: int) -> None:
+        due_at_ms = self.now_ms + later_ms
+        promises = [Promise(id_, "jobs", PLACES[int(id_[1:]) % 4], "s", due_at_ms=due_at_ms) for id_ in ids]
         new = {id_ for id_ in ids if id_ not in self.model}
         assert self.run(self.queue.enqueue, promises, self.now_ms) == len(new)
         for promise in promises:
-            self.model.setdefault(
-                promise.id,
-                Model(promise.destination, "held" if held else "pending", self.now_ms + later_ms),
-            )
+            self.model.setdefault(promise.id, Model(promise.destination, due_at_ms=due_at_ms))
+            if promise.destination:
+                place = self.place(promise.destination)
+                reached["promised while held"] += place.held
+                if not place.held:
+                    turn_ms = due_at_ms if place.turn_ms is None else min(place.turn_ms, due_at_ms)
+                    place.turn_ms = max(place.paused_ms, turn_ms)
 
-    @rule(limit=st.integers(1, 3), alone=st.booleans(), full=st.sampled_from([None, {}, {"near": 1}, {"near": 2}]))
-    def claim(self, limit: int, alone: bool, full: dict[str, int] | None) -> None:
-        claim = self.run(self.queue.claim, POLICY, self.now_ms, limit, full, alone=alone)
+    @precondition(lambda self: len(self.model) < MESSAGES_MAX)
+    @rule(name=st.sampled_from(NAMED), count=st.integers(1, 3), resume=st.booleans())
+    def send_again(self, name: str, count: int, resume: bool) -> None:
+        """New deliveries of what rests, as a person or a recovery makes them; a person does not wait for a circuit."""
+        made = [f"again-{len(self.model)}-{number}" for number in range(count)]
+        promises = [Promise(id_, "jobs", name, "s") for id_ in made]
+        assert self.run(self.queue.enqueue, promises, self.now_ms) == count
+        self.model |= {id_: Model(name, due_at_ms=self.now_ms) for id_ in made}
+        place = self.place(name)
+        reached["promised while held"] += place.held
+        if not place.held:
+            turn_ms = self.now_ms if place.turn_ms is None else min(place.turn_ms, self.now_ms)
+            place.turn_ms = max(place.paused_ms, turn_ms)
+        if resume:
+            reached["resumed"] += place.paused_ms > self.now_ms and not place.held
+            self.run(self.queue.destinations.resume, "jobs", [name])
+            place.paused_ms = 0
+            self.touch(name)
+
+    @rule(limit=st.integers(1, 3), alone=st.booleans())
+    def claim(self, limit: int, alone: bool) -> None:
+        flying = {name: len(self.flying(name)) for name in self.places}
+        failing = sum(flying[name] for name, place in self.places.items() if place.failures)
+        claim = self.run(self.queue.claim, POLICY, self.now_ms, self.rng, limit, alone=alone)
         assert len(claim.messages) + len(claim.died) <= limit
-        seen: dict[str, int] = dict(full or {})
         for message in claim.messages:
             model = self.model[message.id]
             assert model.state == "pending", "only pending messages are claimed; done never runs again"
             assert model.due_at_ms <= self.now_ms, "nobody is claimed before it is due, nor within a lease"
             if alone and model.claim > model.settled:
                 assert claim.messages == [message], "a suspect comes alone"
-            model.claim += 1
-            assert message.claim == model.claim, "the claim number goes up by one"
+            assert message.claim == model.claim + 1, "the claim number goes up by one"
             reached["claimed"] += 1
-            reached["claimed again after its lease"] += model.claim - model.settled > 1
+            reached["claimed again after its lease"] += model.claim > model.settled
             assert message.due_at_ms == model.due_at_ms
-            model.tries += 1
-            model.claims_counted += 1
-            assert message.tries == model.tries
-            assert model.claims_counted <= BUDGET, "never more claims than the budget"
-            model.due_at_ms = self.now_ms + LEASE_MS
+            assert message.tries == model.tries + 1
+            assert model.claims_counted < BUDGET, "never more claims than the budget"
             self.held_by_workers.append(message)
-            seen[model.destination] = seen.get(model.destination, 0) + 1
-        if full is not None:
-            assert all(
-                count <= POLICY.per_destination
-                for place, count in seen.items()
-                if place not in full or count > full[place]
-            )
         for message in claim.died:
-            model = self.model[message.id]
             reached["died of its claims"] += 1
-            assert (model.state, model.claims_counted) == ("pending", BUDGET)
-            model.state, model.claim, model.settled = "dead", message.claim, message.claim
-            model.due_at_ms = self.now_ms + LEASE_MS
-        if full is None and not alone and limit == POLICY.batch and not claim.messages and not claim.died:
-            assert not self.due(), "what is due is found"
-        self.forget_put_back({m.id for m in (*claim.messages, *claim.died)})
+            assert (self.model[message.id].state, self.model[message.id].claims_counted) == ("pending", BUDGET)
+        taken = self.take(claim)
+        self.no_rule_is_broken(taken, flying, failing)
+        if not claim.more and len(claim.messages) + len(claim.died) < limit:
+            self.what_is_due_is_found(taken, flying, failing, claim.waiting)
 
-    def forget_put_back(self, claimed: set[str]) -> None:
-        """Suspects that were claimed and put back within the claim have a higher number, and nothing else changed."""
+    def take(self, claim: Any) -> Counter[str]:
+        """Brings the model to where the claim has brought the table; how many it took of each destination."""
+        claimed, died = {m.id for m in claim.messages}, {m.id for m in claim.died}
+        taken: Counter[str] = Counter()
+        rows = {row.id: row for row in self.run(lambda tx: tx.execute(select(TABLES.messages)).all())}
         for id_, model in self.model.items():
-            if id_ not in claimed:
-                row = self.row(id_)
-                assert row.claim >= model.claim
-                if row.claim > model.claim:
-                    assert (row.tries, row.due_at_ms) == (model.tries, model.due_at_ms)
-                    model.claim = row.claim
-                    reached["suspects put back"] += 1
+            row = rows[id_]
+            if row.claim == model.claim:
+                assert id_ not in claimed | died
+                continue
+            assert row.claim == model.claim + 1
+            model.claim += 1
+            taken[model.destination] += 1
+            if id_ in claimed:
+                model.tries += 1
+                model.claims_counted += 1
+                model.due_at_ms = self.now_ms + LEASE_MS
+            elif id_ in died:
+                model.state, model.settled = "dead", model.claim
+                model.due_at_ms = self.now_ms + LEASE_MS
+            else:  # a suspect that was put back: a higher number, and nothing else changed
+                assert (row.state, row.tries, row.due_at_ms) == ("pending", model.tries, model.due_at_ms)
+                reached["suspects put back"] += 1
+        return taken
+
+    def no_rule_is_broken(self, taken: Counter[str], flying: dict[str, int], failing: int) -> None:
+        total = sum(flying.values())
+        for name, place in self.places.items():
+            got = taken[name]
+            if got:
+                assert not place.held, "held destinations are never claimed"
+                assert place.turn_ms is not None and place.turn_ms <= self.now_ms, "not before its turn"
+                assert place.paused_ms <= self.now_ms, "an open circuit is never claimed before its end"
+                assert flying[name] + got <= POLICY.per_destination
+                assert not place.failures or flying[name] + got == 1, "who fails gets one at a time"
+                reached["probed"] += place.opened_ms > 0
+                place.served_ms = self.now_ms
+                if place.per_minute and not place.opened_ms:
+                    reached["limited"] += 1
+                    assert got <= max(1, place.per_minute // 60)
+                    place.paused_ms = self.now_ms + got * MINUTE_MS // place.per_minute
+                self.touch(name)
+            elif (row := self.standing(name)).next_due_at_ms != place.turn_ms:
+                # It was looked up for nothing: something was promised twice. Now its turn is right.
+                assert place.turn_ms is not None and place.turn_ms <= self.now_ms
+                place.served_ms = self.now_ms
+                self.touch(name)
+                assert row.next_due_at_ms == place.turn_ms
+        places_of_failing = sum(got for name, got in taken.items() if name and self.places[name].failures)
+        assert not places_of_failing or failing + places_of_failing <= HALF, "those that fail share half"
+        for name, got in taken.items():
+            assert not name or got + flying[name] <= 1 or total < HALF, "nobody gets a second place of the scarce half"
+
+    def what_is_due_is_found(self, taken: Counter[str], flying: dict[str, int], failing: int, waiting: bool) -> None:
+        """There was room left. Whoever got nothing has a reason; if the reason is room, somebody is told."""
+        left = Counter(
+            m.destination for m in self.model.values() if m.state == "pending" and m.due_at_ms <= self.now_ms
+        )
+        assert not left[""], "what is owed to nobody in particular is claimed as far as there is room"
+        total = sum(flying.values()) + sum(got for name, got in taken.items() if name)
+        for name in left:
+            place = self.places[name]
+            here = flying[name] + taken[name]
+            if place.held or place.paused_ms > self.now_ms:
+                reached["passed over because paused"] += place.paused_ms > self.now_ms
+                continue
+            full = here >= POLICY.per_destination or (here and (place.failures or total >= HALF))
+            crowded = (
+                bool(place.failures)
+                and failing + sum(got for other, got in taken.items() if other and self.places[other].failures) >= HALF
+            )
+            reached["passed over because full"] += bool(full)
+            assert full or crowded, f"{name} has something due and room, and got nothing"
+            assert waiting, "it is not forgotten"
 
     @rule(
         data=st.data(),
         steps=st.lists(
             st.tuples(
-                st.sampled_from([None, None, *PLACES]),
+                st.sampled_from(["", "", "", *NAMED, "near near", "far far"]),
                 st.sampled_from([0, 0, 0, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1]),
                 st.booleans(),
             ),
@@ -180,14 +336,14 @@ class OutboxMachine(RuleBasedStateMachine):
             max_size=4,
         ),
     )
-    def settle(self, data: st.DataObject, steps: list[tuple[str | None, int, bool]]) -> None:
+    def settle(self, data: st.DataObject, steps: list[tuple[str, int, bool]]) -> None:
         """Workers say what came of it: in time, after their lease, after somebody else's claim, held since, twice."""
         for meanwhile, wait_ms, claim in steps:
             if claim or not self.held_by_workers:
-                self.claim(3, alone=False, full=None)
+                self.claim(3, alone=False)
             self.now_ms += wait_ms
-            if meanwhile:
-                self.switch(meanwhile)
+            for name in meanwhile.split():
+                self.switch(name)
             if self.held_by_workers:
                 self.settle_some(data)
 
@@ -198,7 +354,7 @@ class OutboxMachine(RuleBasedStateMachine):
         outcomes: list[tuple[Message, Outcome]] = []
         ran: list[str] = []
         for message in chosen:
-            kind = data.draw(st.sampled_from(["done", "done", "retry", "soon", "drop", "hold"]))
+            kind = data.draw(st.sampled_from(["done", "retry", "soon", "retry", "later", "drop"]))
             then = lambda _, id_=message.id: ran.append(id_)  # noqa: E731
             outcome: Outcome
             match kind:
@@ -208,47 +364,79 @@ class OutboxMachine(RuleBasedStateMachine):
                     outcome = Retry("no", then=then)
                 case "soon":
                     outcome = Retry("no", after_ms=2_000, then=then)
-                case "drop":
-                    outcome = Drop("no", then=then)
+                case "later":
+                    outcome = Retry("no", after_ms=1_000_000, then=then)
                 case _:
-                    outcome = Hold("off", then=then)
+                    outcome = Drop("no", then=then)
             outcomes.append((message, outcome))
+        if data.draw(st.integers(0, 9)) == 0:
+            self.settle_undone(outcomes)
+            return
         keep = data.draw(st.booleans())  # a worker that was told nothing may settle again
+        assert self.settle_these(outcomes) == set(ran), "`then` runs exactly where the fence held"
+        for message, _ in outcomes:
+            if not keep:
+                self.held_by_workers.remove(message)
+
+    def settle_undone(self, outcomes: list[tuple[Message, Outcome]]) -> None:
+        """The last `then` raises, or the process dies before the commit: nothing of it was written."""
+
+        def fail(_: Any) -> None:
+            reached["undone by its then"] += 1
+            raise LookupError
+
+        message, _ = outcomes[-1]
+        try:
+            self.run(
+                self.queue.settle, [*outcomes[:-1], (message, Drop("no", then=fail))], POLICY, self.now_ms, self.rng
+            )
+        except LookupError:
+            return
+        model = self.model[message.id]
+        assert message.claim != model.claim or model.settled == model.claim, "`then` runs where the fence holds"
+        self.apply_all(outcomes[:-1])
+
+    def settle_these(self, outcomes: list[tuple[Message, Outcome]]) -> set[str]:
         settled = {item.message.id for item in self.run(self.queue.settle, outcomes, POLICY, self.now_ms, self.rng)}
-        assert settled == set(ran), "`then` runs exactly where the fence held"
-        for message, outcome in outcomes:
+        for message, _ in outcomes:
             model = self.model[message.id]
             holds = message.claim == model.claim and model.settled < model.claim
             assert (message.id in settled) == holds, "a stale claim settles nothing"
             reached["settled" if holds else "settled twice" if message.claim == model.claim else "settled stale"] += 1
             reached["settled late, but nobody came"] += holds and self.now_ms > message.claimed_at_ms + LEASE_MS
-            reached["held in flight"] += holds and model.state == "held"
-            if holds:
+            reached["held in flight"] += holds and bool(model.destination) and self.place(model.destination).held
+        self.apply_all(outcomes)
+        return settled
+
+    def apply_all(self, outcomes: list[tuple[Message, Outcome]]) -> None:
+        names = []
+        for message, outcome in outcomes:
+            model = self.model[message.id]
+            if message.claim == model.claim and model.settled < model.claim:
                 self.apply(model, message, outcome)
-            if not keep:
-                self.held_by_workers.remove(message)
+                names.append(model.destination)
+        self.touch(*names)
 
     def apply(self, model: Model, message: Message, outcome: Outcome) -> None:
         model.settled = model.claim
+        after_ms = 0
         match outcome:
             case Done():
                 model.state = "done"
                 model.acted_done += 1
             case Drop():
                 model.state = "dead"
-            case Hold():
-                model.state, model.due_at_ms = "held", message.due_at_ms
-                model.tries -= 1
-                model.claims_counted -= 1
-                return
             case Retry():
+                after_ms = outcome.after_ms or 0
                 retries = model.tries - model.before - 1
                 if retries == len(DELAYS_MS):
                     model.state = "dead"
                     reached["died of its schedule"] += 1
                 else:
-                    model.due_at_ms = self.now_ms + max(DELAYS_MS[retries], outcome.after_ms or 0)
+                    model.due_at_ms = self.now_ms + max(DELAYS_MS[retries], after_ms)
         model.kept.append(message.tries)
+        if model.destination:
+            self.place(model.destination).ended(not isinstance(outcome, Done), after_ms, self.now_ms)
 
     @precondition(lambda self: self.held_by_workers)
     @rule(data=st.data(), crash=st.booleans())
@@ -256,66 +444,122 @@ class OutboxMachine(RuleBasedStateMachine):
         """A worker dies, before or after it acted, and nothing is ever written; or it gives its message back."""
         message = data.draw(st.sampled_from(self.held_by_workers))
         self.held_by_workers.remove(message)
-        if crash:
-            return
-        self.run(self.queue.give_back, [message])
-        model = self.model[message.id]
-        if message.claim == model.claim and model.settled < model.claim:
-            reached["given back"] += 1
-            model.settled, model.due_at_ms = model.claim, message.due_at_ms
-            model.tries -= 1
-            model.claims_counted -= 1
+        if not crash:
+            self.give_back([message])
 
-    @rule(steps=st.lists(st.sampled_from(["crash", "late", "fail", "fail", "give back"]), min_size=1, max_size=4))
+    def give_back(self, messages: list[Message]) -> None:
+        self.run(self.queue.give_back, messages)
+        for message in messages:
+            model = self.model[message.id]
+            if message.claim == model.claim and model.settled < model.claim:
+                reached["given back"] += 1
+                model.settled, model.due_at_ms = model.claim, message.due_at_ms
+                model.tries -= 1
+                model.claims_counted -= 1
+        self.touch(*(message.destination for message in messages))
+
+    @rule(
+        steps=st.lists(
+            st.sampled_from(["crash", "late", "late", *["fail"] * 6, "hurry", "resume", "give back"]),
+            min_size=1,
+            max_size=7,
+        )
+    )
     def live(self, steps: list[str]) -> None:
-        """A worker's life after life: claim what is due; then die, sleep past the lease, fail, or stop in order."""
+        """
+        A worker's life after life: claim what is due; then die, sleep past the lease, fail, or stop in order; and those
+        that slept wake up in the end and say that they have failed. Meanwhile a person loses patience.
+        """
+        slept: list[Message] = []
         for step in steps:
+            if step == "hurry":
+                self.hurry_or_give_up(NAMED[len(steps) % 2], hurry=True)
+                continue
+            if step == "resume":
+                self.send_again(NAMED[len(steps) % 2], 1, resume=True)
+                continue
             before = len(self.held_by_workers)
-            self.claim(3, alone=step == "crash", full=None)
+            self.claim(3, alone=step == "crash")
             mine = self.held_by_workers[before:]
             if step == "fail":
                 del self.held_by_workers[before:]
-                failed = [(message, Retry("no")) for message in mine]
-                assert len(self.run(self.queue.settle, failed, POLICY, self.now_ms, self.rng)) == len(mine)
-                for message, outcome in failed:
-                    self.apply(self.model[message.id], message, outcome)
+                assert len(self.settle_these([(m, Retry("no")) for m in mine])) == len(mine)
                 self.now_ms += DELAYS_MS[-1]
+                paused = [place.paused_ms for place in self.places.values() if place.paused_ms > self.now_ms]
+                self.now_ms = max([self.now_ms, *paused]) if len(paused) == len(self.places) else self.now_ms
                 continue
             if step == "give back":
-                for message in mine:
-                    reached["given back"] += 1
-                    self.held_by_workers.remove(message)
-                    model = self.model[message.id]
-                    model.settled, model.due_at_ms = model.claim, message.due_at_ms
-                    model.tries -= 1
-                    model.claims_counted -= 1
-                self.run(self.queue.give_back, mine)
+                del self.held_by_workers[before:]
+                self.give_back(mine)
             else:
-                if step == "crash":
-                    del self.held_by_workers[before:]
+                del self.held_by_workers[before:]
+                slept += mine if step == "late" else []
                 self.now_ms += LEASE_MS
+        late: list[tuple[Message, Outcome]] = [(message, Retry("no")) for message in {m.id: m for m in slept}.values()]
+        if late:
+            self.settle_these(late)
 
-    @rule(wait_ms=st.sampled_from([1, 1_000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 700_000]))
+    @precondition(lambda self: any(m.claim > m.settled for m in self.model.values()))
+    @rule(down_ms=st.sampled_from([0, 1, LEASE_MS]))
+    def restart(self, down_ms: int) -> None:
+        """The process is killed with all its workers, and comes up again."""
+        self.held_by_workers.clear()
+        self.now_ms += down_ms
+        flying = [m for m in self.model.values() if m.flies(self.now_ms)]
+        leased = {m.destination for m in self.model.values() if m.claim > m.settled}
+        reached["restarted with leases running"] += bool(flying)
+        assert self.run(self.queue.forget_leases, self.now_ms) == len(flying)
+        for model in flying:
+            model.due_at_ms = self.now_ms
+        self.touch(*leased)
+
+    @rule(wait_ms=st.sampled_from([1, 1_000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 30_000, 60_000, 700_000]))
     def wait(self, wait_ms: int) -> None:
         self.now_ms += wait_ms
 
-    @rule(place=st.sampled_from(PLACES))
-    def switch(self, place: str) -> None:
+    # --- what people do to destinations --------------------------------------------------------------
+
+    @rule(name=st.sampled_from(NAMED))
+    def switch(self, name: str) -> None:
         """A destination is disabled, or enabled again."""
-        here = [model for model in self.model.values() if model.destination == place]
-        held = [model for model in here if model.state == "held"]
-        pending = [model for model in here if model.state == "pending"]
-        if held:
-            assert self.run(self.queue.release, "jobs", place, self.now_ms) == len(held)
-            for model in held:
-                reached["released in flight"] += model.claim > model.settled
-                model.state = "pending"
-                if model.claim == model.settled:
-                    model.due_at_ms = min(model.due_at_ms, self.now_ms)
+        place, queue = self.place(name), self.queue.destinations
+        pending = [m for m in self.model.values() if m.destination == name and m.state == "pending"]
+        if place.held:
+            reached["released in flight"] += any(m.flies(self.now_ms) for m in pending)
+            assert self.run(queue.release, "jobs", name) == len(pending)
+            place.held, place.failures, place.since_ms, place.opened_ms, place.paused_ms = False, 0, None, 0, 0
+            place.story = []
         else:
-            assert self.run(self.queue.hold, "jobs", place) == len(pending)
-            for model in pending:
-                model.state = "held"
+            assert self.run(queue.hold, "jobs", name) == len(pending)
+            place.held = True
+        self.touch(name)
+
+    @precondition(lambda self: any(m.state == "pending" and m.destination for m in self.model.values()))
+    @rule(name=st.sampled_from(NAMED), hurry=st.booleans())
+    def hurry_or_give_up(self, name: str, hurry: bool) -> None:
+        """What waits for its retry goes at once; or all that is not in flight is given up."""
+        queue = self.queue.destinations
+        here = [m for m in self.model.values() if m.destination == name and m.state == "pending"]
+        if hurry:
+            waits = [m for m in here if m.tries and m.due_at_ms > self.now_ms and m.claim == m.settled]
+            assert self.run(queue.hurry, "jobs", name, self.now_ms, 50) == len(waits)
+            reached["hurried"] += bool(waits)
+            for model in waits:
+                model.due_at_ms = self.now_ms
+        elif self.place(name).held:
+            rests = [m for m in here if not m.flies(self.now_ms)]
+            assert self.run(queue.give_up, "jobs", name, self.now_ms, 50, "given_up") == len(rests)
+            reached["given up"] += bool(rests)
+            for model in rests:
+                model.state, model.settled = "dead", model.claim
+        else:
+            return
+        self.touch(name)
+
+    @rule(name=st.sampled_from(NAMED), per_minute=st.sampled_from([None, None, 1, 60, 120]))
+    def limit(self, name: str, per_minute: int | None) -> None:
+        self.run(self.queue.destinations.limit, "jobs", name, per_minute)
+        self.place(name).per_minute = per_minute
 
     @precondition(lambda self: any(model.state == "dead" for model in self.model.values()))
     @rule(ids=st.lists(st.sampled_from(IDS), min_size=3, max_size=6, unique=True))
@@ -333,18 +577,16 @@ class OutboxMachine(RuleBasedStateMachine):
             model.revived.append(self.now_ms)
             model.state, model.due_at_ms = "pending", self.now_ms
             model.before, model.claims_counted = model.tries, 0
+        self.touch(*(model.destination for model in expected))
 
     # --- what is always true -------------------------------------------------------------------------
 
-    def row(self, id_: str) -> Any:
-        return self.run(lambda tx: tx.execute(select(TABLES.messages).where(TABLES.messages.c.id == id_)).one())
-
-    def due(self) -> list[str]:
-        return [id_ for id_, m in self.model.items() if m.state == "pending" and m.due_at_ms <= self.now_ms]
+    def standing(self, name: str) -> Any:
+        return self.run(self.queue.destinations.standing, "jobs", name)
 
     @invariant()
     def the_table_is_the_model(self) -> None:
-        """Ids promised twice exist once, and every column is where its message's history leads."""
+        """Nothing owed is lost, ids promised twice exist once, and every column is where its history leads."""
         rows = self.run(lambda tx: tx.execute(select(TABLES.messages)).all())
         assert {row.id for row in rows} == set(self.model)
         for row in rows:
@@ -360,8 +602,32 @@ class OutboxMachine(RuleBasedStateMachine):
             assert model.acted_done == (1 if model.state == "done" else 0)
             if row.state == "pending":
                 assert row.due_at_ms == model.due_at_ms
-                longest_ms = max(LEASE_MS, *DELAYS_MS)
-                assert row.due_at_ms <= self.now_ms + longest_ms, "whatever happens, it is claimable within a lease"
+                longest_ms = max(LEASE_MS, *DELAYS_MS, 1_000_000)
+                assert row.due_at_ms <= self.now_ms + longest_ms, "whatever happens, it is claimable in the end"
+
+    @invariant()
+    def every_destination_has_its_turn(self) -> None:
+        """Null while it is held or nothing is owed, never too late otherwise: nobody is forgotten."""
+        for name, place in self.places.items():
+            row = self.standing(name)
+            assert (row.held is not None, row.per_minute) == (place.held, place.per_minute)
+            assert (row.failures, row.failing_since_ms) == (place.failures, place.since_ms)
+            assert (row.opened_ms, row.paused_until_ms) == (place.opened_ms, place.paused_ms)
+            assert row.next_due_at_ms == place.turn_ms
+            due = [m.due_at_ms for m in self.model.values() if m.destination == name and m.state == "pending"]
+            assert row.owed == len(due)
+            if place.held:
+                assert row.next_due_at_ms is None
+            elif due:
+                assert row.next_due_at_ms is not None
+                assert row.next_due_at_ms <= max(min(due), place.paused_ms, place.served_ms)
+
+    @invariant()
+    def in_flight_is_the_leases_that_run(self) -> None:
+        """Seen by the queue's own statement, whatever crashed."""
+        at = {"topic": "jobs", "now_ms": self.now_ms}
+        found = self.run(lambda tx: {r[0]: r[1] for r in tx.execute(self.queue.destinations._flying, at)})
+        assert found == Counter(model.destination for model in self.flying())
 
     @invariant()
     def every_settled_try_is_on_record(self) -> None:
@@ -372,9 +638,27 @@ class OutboxMachine(RuleBasedStateMachine):
         }
         assert found == {id_: sorted(m.kept) for id_, m in self.model.items() if m.kept}
 
+    def all_is_paid_in_the_end(self) -> None:
+        """Everybody is enabled again and answers 200: in so many rounds nothing is pending any more."""
+        for name, place in self.places.items():
+            self.limit(name, None)
+            if place.held:
+                self.switch(name)
+        for _ in range(4 * len(self.model) + 20):
+            before = len(self.held_by_workers)
+            self.claim(3, alone=False)
+            mine = self.held_by_workers[before:]
+            del self.held_by_workers[before:]
+            if mine:
+                self.settle_these([(m, Done(Trial(200))) for m in mine])
+            else:
+                self.now_ms += 1_000_000
+        assert not [id_ for id_, m in self.model.items() if m.state == "pending"]
+        self.the_table_is_the_model()
+
 
 def test_the_outbox_is_its_model() -> None:
-    """In every order of claims, crashes, late answers, holding and running again; and every phase was reached."""
+    """In every order of claims, crashes, late answers, failures, holding and running again; every phase was reached."""
     reached.clear()
     run_state_machine_as_test(
         OutboxMachine,

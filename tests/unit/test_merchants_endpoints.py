@@ -159,7 +159,7 @@ def test_an_address_that_cannot_be_is_refused(tx: Connection, merchant: str, clo
     assert caught.value.code == "bad_url"
 
 
-def test_disabling_holds_and_enabling_may_release(tx: Connection, merchant: str, clock: Clock) -> None:
+def test_disabling_holds_and_enabling_releases(tx: Connection, merchant: str, clock: Clock) -> None:
     """Both in the transaction that changes the endpoint; nothing is dropped."""
     made = add(tx, merchant, clock)
     calls: list[str] = []
@@ -175,9 +175,9 @@ def test_disabling_holds_and_enabling_may_release(tx: Connection, merchant: str,
     assert endpoints.disable(tx, made.id, "too slow", by(clock), hold) == 3
     row = endpoints.one(tx, made.id)
     assert (row["status"], row["disabled_reason"]) == ("disabled", "too slow")
-    assert endpoints.enable(tx, made.id, by(clock), None) == 0
-    assert endpoints.one(tx, made.id)["disabled_reason"] is None
     assert endpoints.enable(tx, made.id, by(clock), release) == 3
+    row = endpoints.one(tx, made.id)
+    assert (row["status"], row["disabled_reason"], row["warnings"]) == ("enabled", None, 0)
     assert calls == [f"hold {made.id}", f"release {made.id}"]
 
 

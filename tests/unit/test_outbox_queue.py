@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, MetaData, event, select
 from sqlalchemy.exc import IntegrityError
 
-from outbox import Done, Drop, Hold, Message, Outcome, Policy, Promise, Queue, Retry, Trial, schedule
+from outbox import Done, Drop, Message, Outcome, Policy, Promise, Queue, Retry, Trial, schedule
 from outbox.tables import define
 from tests.support.clock import Clock
 from tests.support.database import open_engine
@@ -43,11 +45,17 @@ class Desk:
         return self(self.queue.enqueue, promises, self.clock())  # type: ignore[no-any-return]
 
     def claim(self, limit: int | None = None, **more: Any) -> list[Message]:
-        return self(self.queue.claim, POLICY, self.clock(), limit, **more).messages  # type: ignore[no-any-return]
+        return self.taken(limit, **more).messages  # type: ignore[no-any-return]
+
+    def taken(self, limit: int | None = None, policy: Policy = POLICY, **more: Any) -> Any:
+        return self(self.queue.claim, policy, self.clock(), Random(1), limit, **more)
 
     def settle(self, *outcomes: tuple[Message, Outcome]) -> list[str]:
         settled = self(self.queue.settle, outcomes, POLICY, self.clock(), Random(1))
         return [item.what for item in settled]
+
+    def turn(self, destination: str = "shop") -> int | None:
+        return self(self.queue.destinations.standing, "mail", destination).next_due_at_ms  # type: ignore[no-any-return]
 
     def row(self, id_: str) -> Any:
         return self(lambda tx: tx.execute(select(TABLES.messages).where(TABLES.messages.c.id == id_)).one())
@@ -64,6 +72,9 @@ def desk(tmp_path: Path) -> Iterator[Desk]:
     desk.engine.dispose()
 
 
+to_whom = pytest.mark.parametrize("to", ["", "shop"])
+
+
 def test_a_promise_is_made_once(desk: Desk) -> None:
     """The id says what is promised: a second run promises nothing, also inside one batch."""
     assert desk.promise("a", "b", "a") == 2
@@ -72,9 +83,10 @@ def test_a_promise_is_made_once(desk: Desk) -> None:
     assert len(desk.claim()) == 3
 
 
-def test_a_claim_counts_the_try_and_begins_a_lease(desk: Desk) -> None:
+@to_whom
+def test_a_claim_counts_the_try_and_begins_a_lease(desk: Desk, to: str) -> None:
     """From the commit on nobody else gets it, until the lease is over to the millisecond."""
-    desk.promise("a")
+    desk.promise("a", to=to)
     promised_at_ms = desk.clock()
     desk.clock.advance(500)
     (message,) = desk.claim()
@@ -87,55 +99,107 @@ def test_a_claim_counts_the_try_and_begins_a_lease(desk: Desk) -> None:
     assert (again.tries, again.claim) == (2, 2)
 
 
-def test_the_longest_due_come_first(desk: Desk) -> None:
+@to_whom
+def test_the_longest_due_come_first(desk: Desk, to: str) -> None:
     """By due time, not by id, and no more than asked for; the future is left alone."""
     now_ms = desk.clock()
     for id_, due_at_ms in (("c", now_ms - 3), ("a", now_ms - 1), ("b", now_ms - 2), ("d", now_ms + 1)):
-        desk.promise(id_, due_at_ms=due_at_ms)
+        desk.promise(id_, to=to, due_at_ms=due_at_ms)
     assert [message.id for message in desk.claim(2)] == ["c", "b"]
     assert [message.id for message in desk.claim()] == ["a"]
 
 
-@pytest.mark.parametrize("count", [1, 50])
-@pytest.mark.parametrize("busy", [None, {"elsewhere": 3}])
-def test_a_claim_is_one_statement(desk: Desk, count: int, busy: dict[str, int] | None) -> None:
-    """Whatever its size. A settle is one to three: the fences (of more than one), the rows, the tries."""
-    for number in range(count):
-        desk.promise(f"m{number}", to=f"shop-{number % 10}")
-    messages = desk.claim(busy=busy)
-    assert len(messages) == count
-    assert len(desk.calls) == 1
+@pytest.mark.parametrize("count", [1, 10, 50])
+def test_what_a_claim_and_a_settle_cost_does_not_depend_on_how_many(desk: Desk, count: int) -> None:
+    """
+    Claim: what is owed to nobody, who is in flight, whose turn it is, what is due there, claim it, put their turns
+    right. Settle: the fences (of more than one), the rows, the turns.
+    """
+    desk.promise(*(f"m{number}" for number in range(count)), to="")
+    messages = desk.claim()
+    assert (len(messages), len(desk.calls)) == (count, 1 if count == POLICY.batch else 3)
     desk.settle(*((message, Done()) for message in messages))
     assert len(desk.calls) == (1 if count == 1 else 2)
+    for number in range(count):
+        desk.promise(f"n{number}", to=f"shop-{number % 10}")
+    messages = desk.claim()
+    assert len(messages) == min(count, 32)  # half of all places: then nobody gets another
+    assert len(desk.calls) == 6
+    desk.settle(*((message, Done()) for message in messages))
+    assert len(desk.calls) == (2 if count == 1 else 3)
 
 
-def test_a_settle_with_tries_and_every_shape_is_three_statements(desk: Desk) -> None:
-    """Done, again, dead and held in one batch cost no more than one of them."""
-    desk.promise("a", "b", "c", "d")
-    outcomes: list[Outcome] = [Done(Trial(200)), Retry("http_500"), Drop("gone"), Hold("disabled")]
-    assert desk.settle(*zip(desk.claim(), outcomes, strict=True)) == ["done", "retried", "died", "held"]
-    assert len(desk.calls) == 3
+def test_a_settle_with_tries_and_every_shape_is_four_statements(desk: Desk) -> None:
+    """Done, again and dead in one batch cost no more than one of them; the breaker adds two."""
+    desk.promise("a", "b", "c")
+    outcomes: list[Outcome] = [Done(Trial(200)), Retry("http_500"), Drop("gone")]
+    assert desk.settle(*zip(desk.claim(), outcomes, strict=True)) == ["done", "retried", "died"]
+    assert len(desk.calls) == 4
+    breaker = replace(POLICY, breaker=True)
+    desk.promise("d", "e", to="other")
+    pairs = [(message, Drop("gone")) for message in desk.claim()]
+    desk(desk.queue.settle, pairs, breaker, desk.clock(), Random(1))
+    assert len(desk.calls) == 6
 
 
 def test_a_full_destination_is_passed_over(desk: Desk) -> None:
     """No destination gets more than its room, and who stands behind a full one is still found."""
-    policy = Policy("mail", (), lease_ms=30_000, limit_ms=10_000, per_destination=4)
+    policy = replace(POLICY, per_destination=4)
     desk.promise(*(f"big-{number:02}" for number in range(60)), to="big")
     desk.clock.advance(1)
     desk.promise("small", to="small")
     desk.clock.advance(1)
+    first = desk.taken(3, policy)
+    assert ([m.destination for m in first.messages], first.waiting) == (["big", "big", "small"], True)
+    desk.promise("tiny", to="tiny")
+    second = desk.taken(50, policy)
+    assert ([m.destination for m in second.messages], second.waiting) == (["big", "big", "tiny"], True)
+    assert desk.taken(50, policy) == ([], [], False, True)
+    desk.settle((first.messages[0], Done()))
+    assert [m.destination for m in desk.taken(50, policy).messages] == ["big"]
 
-    def claimed(busy: dict[str, int]) -> list[str]:
-        return [m.destination for m in desk(desk.queue.claim, policy, desk.clock(), busy=busy).messages]
 
-    assert claimed({"big": 1}) == ["big"] * 3
-    assert claimed({"big": 4}) == ["small"]
-    assert claimed({"big": 4}) == []
+def test_when_half_of_all_is_taken_nobody_hides_behind_who_has_a_place(desk: Desk) -> None:
+    """One place is free, and those whose turn is first have one each already: it goes to who has none."""
+    policy = replace(POLICY, in_flight=8, per_destination=4)
+    for number in range(4):
+        desk.promise(*(f"{number}-{n}" for n in range(9)), to=f"early-{number}")
+    assert len(desk.taken(4, policy).messages) == 4
+    desk.clock.advance(1)
+    desk.promise("late", to="late")
+    assert [m.id for m in desk.taken(1, policy).messages] == ["late"]
 
 
-def test_a_stale_claim_settles_nothing(desk: Desk) -> None:
+def test_who_has_no_place_is_found_behind_those_that_fill_up_meanwhile(desk: Desk) -> None:
+    """The first of them takes the place that makes it half of all, so the others of them get nothing more."""
+    policy = replace(POLICY, in_flight=8, per_destination=4)
+    for number in range(3):
+        desk.promise(*(f"{number}-{n}" for n in range(9)), to=f"early-{number}")
+    assert len(desk.taken(3, policy).messages) == 3
+    desk.clock.advance(1)
+    desk.promise("late", to="late")
+    assert sorted(m.destination for m in desk.taken(2, policy).messages) == ["early-0", "late"]
+
+
+def test_those_that_fail_wait_no_longer_than_the_others(desk: Desk) -> None:
+    """With one place at a time and a well destination that always has something due, a failing one gets its turn."""
+    policy = replace(POLICY, breaker=True, per_destination=1)
+    desk.promise(*(f"well-{number}" for number in range(9)), to="well")
+    desk.promise("fails", to="fails")
+    got = []
+    for _ in range(6):
+        (message,) = desk.taken(1, policy).messages
+        got.append(message.destination)
+        outcome = Done() if message.destination == "well" else Retry("no")
+        desk(desk.queue.settle, [(message, outcome)], policy, desk.clock(), Random(1))
+        desk.clock.advance(10_000)
+    assert got.count("fails") >= 2, got
+
+
+@to_whom
+def test_a_stale_claim_settles_nothing(desk: Desk, to: str) -> None:
     """Who slept through his lease may not write, whatever he says; who has it now may, and only once."""
-    desk.promise("a", "b")
+    desk.promise("a", "b", to=to)
     late = desk.claim()
     desk.clock.advance(LEASE)
     fresh = desk.claim()
@@ -196,35 +260,38 @@ def test_after_ms_only_delays(desk: Desk) -> None:
 def test_jitter_stays_within_its_share(desk: Desk) -> None:
     """±20 %, both sides used, so that a thousand retries do not come back as one."""
     policy = Policy("mail", (10_000,), lease_ms=30_000, limit_ms=10_000)
-    desk.promise(*(f"m{number}" for number in range(50)))
-    messages = desk(desk.queue.claim, policy, desk.clock()).messages
+    desk.promise(*(f"m{number}" for number in range(50)), to="")
+    messages = desk.taken(policy=policy).messages
     desk(desk.queue.settle, [(m, Retry("no")) for m in messages], policy, desk.clock(), Random(7))
     delays = sorted(desk.row(m.id).due_at_ms - desk.clock() for m in messages)
     assert 8_000 <= delays[0] < 9_000
     assert 11_000 < delays[-1] <= 12_000
 
 
-def test_one_that_kills_its_worker_dies_unrun(desk: Desk) -> None:
+@to_whom
+def test_one_that_kills_its_worker_dies_unrun(desk: Desk, to: str) -> None:
     """The claim has counted it: after budget + 1 claims that nobody settled, the next claim buries it."""
-    desk.promise("killer")
+    desk.promise("killer", to=to)
     for _ in range(3):
         assert len(desk.claim()) == 1
         desk.clock.advance(LEASE)
-    claim = desk(desk.queue.claim, POLICY, desk.clock())
+    claim = desk.taken()
     assert (claim.messages, [m.id for m in claim.died]) == ([], ["killer"])
     row = desk.row("killer")
     assert (row.state, row.last_error, row.tries) == ("dead", "unsettled", 3)
+    assert desk.turn() is None
 
 
-def test_the_killer_takes_nobody_with_it(desk: Desk) -> None:
+@to_whom
+def test_the_killer_takes_nobody_with_it(desk: Desk, to: str) -> None:
     """After a crash its batch is claimed one by one, so the innocent lose one try and no more."""
-    desk.promise(*(f"m{number}" for number in range(5)))
+    desk.promise(*(f"m{number}" for number in range(5)), to=to)
     assert len(desk.claim(alone=True)) == 5
     desk.clock.advance(LEASE)
-    desk.promise("new")
+    desk.promise("new", to=to)
     settled = []
     for _ in range(20):  # m2 kills whoever works on it
-        claim = desk(desk.queue.claim, POLICY, desk.clock(), alone=True)
+        claim = desk.taken(alone=True)
         if not (claim.messages or claim.more):
             desk.clock.advance(LEASE)
         elif "m2" not in [m.id for m in claim.messages]:
@@ -235,9 +302,10 @@ def test_the_killer_takes_nobody_with_it(desk: Desk) -> None:
     assert (desk.row("m2").state, desk.row("m2").tries) == ("dead", 3)
 
 
-def test_given_back_is_as_if_never_claimed(desk: Desk) -> None:
+@to_whom
+def test_given_back_is_as_if_never_claimed(desk: Desk, to: str) -> None:
     """Due when it was, the try uncounted; and only by who still holds it."""
-    desk.promise("a")
+    desk.promise("a", to=to)
     due_at_ms = desk.clock()
     desk.clock.advance(5)
     first = desk.claim()
@@ -273,30 +341,175 @@ def test_dead_runs_again_with_a_fresh_budget_five_times_an_hour(desk: Desk) -> N
     assert desk(desk.queue.revive, ["a"], desk.clock(), "asked") == 1
 
 
-def test_held_is_kept_aside_until_released(desk: Desk) -> None:
-    """By destination, by outcome or from the start; released it is due at once, but for what is in flight."""
+def test_a_held_destination_waits_until_it_is_released(desk: Desk) -> None:
+    """Whenever it was promised; others go on, and released it goes out in the order of due times."""
+    places = desk.queue.destinations
     desk.promise("a", "b")
+    assert desk(places.hold, "mail", "shop", "off") == 2
+    desk.promise("c")
     desk.promise("other", to="other")
-    desk.promise("born-held", held=True)
-    flying, landed, _ = desk.claim()
-    desk.settle((landed, Hold("disabled")))
-    assert (desk.row("b").state, desk.row("b").tries, desk.row("b").reason) == ("held", 0, "disabled")
-    assert desk(desk.queue.hold, "mail", "shop", "off") == 1
-    desk.clock.advance(1_000)
-    assert desk(desk.queue.release, "mail", "shop", desk.clock()) == 3
-    assert sorted(m.id for m in desk.claim()) == ["b", "born-held"]
-    assert desk.settle((flying, Done())) == ["done"]
+    assert [m.id for m in desk.claim()] == ["other"]
+    assert (desk.turn(), desk(places.standing, "mail", "shop").held) == (None, "off")
+    assert desk(places.hold, "mail", "shop", "again") == 3, "doing it twice changes nothing"
+    assert desk(places.standing, "mail", "shop").held == "off"
+    assert desk(places.release, "mail", "shop") == 3
+    assert [m.id for m in desk.claim()] == ["a", "b", "c"]
+    assert desk(places.release, "mail", "nobody") == 0
+
+
+def test_held_before_anything_was_promised(desk: Desk) -> None:
+    """A destination may be held that the table has never seen."""
+    assert desk(desk.queue.destinations.hold, "mail", "shop") == 0
+    desk.promise("a")
+    assert desk.claim() == []
 
 
 def test_held_in_flight(desk: Desk) -> None:
-    """What was on its way when its destination was held: paid is paid, failed waits held."""
+    """What was on its way when its destination was held: paid is paid, failed waits with the others."""
+    places = desk.queue.destinations
     desk.promise("paid", "failed")
     messages = {m.id: m for m in desk.claim()}
-    desk(desk.queue.hold, "mail", "shop")
+    desk(places.hold, "mail", "shop")
     assert desk.settle((messages["paid"], Done()), (messages["failed"], Retry("no"))) == ["done", "retried"]
-    assert (desk.row("paid").state, desk.row("failed").state) == ("done", "held")
-    desk(desk.queue.release, "mail", "shop", desk.clock())
+    desk.clock.advance(10_000)
+    assert desk.claim() == []
+    desk(places.release, "mail", "shop")
     assert [m.id for m in desk.claim()] == ["failed"]
+
+
+def test_released_it_starts_afresh(desk: Desk) -> None:
+    """The circuit is closed, whatever was before; the rate limit stays."""
+    places, policy = desk.queue.destinations, replace(POLICY, breaker=True)
+    desk.promise(*(f"m{number}" for number in range(6)))
+    desk(places.limit, "mail", "shop", 6000)
+    for message in desk.taken(5, policy).messages:
+        desk(desk.queue.settle, [(message, Retry("no"))], policy, desk.clock(), Random(1))
+    before = desk(places.standing, "mail", "shop")
+    assert (before.failures, before.opened_ms, before.circuit(desk.clock())) == (5, 30_000, "open")
+    desk(places.hold, "mail", "shop")
+    desk(places.release, "mail", "shop")
+    after = desk(places.standing, "mail", "shop")
+    assert (after.failures, after.failing_since_ms, after.paused_until_ms, after.per_minute) == (0, None, 0, 6000)
+    assert (after.circuit(desk.clock()), after.first, after.again) == ("closed", 1, 5)
+    assert [m.id for m in desk.taken(policy=policy).messages] == ["m5"]
+
+
+def test_hurry_brings_the_retries_forward_piece_by_piece(desk: Desk) -> None:
+    """The next ones first; what is in flight keeps its lease, or it would be sent twice."""
+    desk.promise("a", "b", "c", "flies")
+    *rest, flies = sorted(desk.claim(), key=lambda message: message.id)
+    for number, message in enumerate(rest, start=1):
+        desk.settle((message, Retry("no", after_ms=60_000 * number)))
+    hurry = desk.queue.destinations.hurry
+    assert desk(hurry, "mail", "shop", desk.clock(), 2) == 2
+    assert [desk.row(id_).due_at_ms - desk.clock() for id_ in ("a", "b", "c", "flies")] == [0, 0, 180_000, LEASE]
+    assert desk.turn() == desk.clock()
+    assert desk(hurry, "mail", "shop", desk.clock(), 2) == 1
+    assert desk(hurry, "mail", "shop", desk.clock(), 2) == 0
+    assert sorted(m.id for m in desk.claim()) == ["a", "b", "c"]
+    assert desk.settle((flies, Done())) == ["done"]
+
+
+def test_giving_up_leaves_what_is_in_flight(desk: Desk) -> None:
+    """The rest is dead and says why, also what somebody claimed and left to its lease; nobody else's is touched."""
+    desk.promise("waits")
+    desk.settle((desk.claim()[0], Retry("no", after_ms=3_600_000)))
+    desk.promise("crashed")
+    (crashed,) = desk.claim()
+    desk.clock.advance(LEASE - 1)
+    desk.promise("flies")
+    (flies,) = desk.claim()
+    desk.clock.advance(1)
+    desk.promise("first")
+    desk.promise("other", to="other")
+    give_up = desk.queue.destinations.give_up
+    assert [desk(give_up, "mail", "shop", desk.clock(), 1, "given_up") for _ in range(3)] == [2, 1, 0]
+    states = {id_: desk.row(id_).state for id_ in ("waits", "crashed", "first", "flies", "other")}
+    assert states == {"waits": "dead", "crashed": "dead", "first": "dead", "flies": "pending", "other": "pending"}
+    assert desk.row("first").last_error == "given_up"
+    assert desk.settle((crashed, Done())) == []
+    assert desk.settle((flies, Done())) == ["done"]
+    assert desk.turn() is None
+
+
+def test_a_rate_limit_reschedules_and_spends_no_try(desk: Desk) -> None:
+    """So many a minute, what a second allows at a time; a new promise does not get past it."""
+    places = desk.queue.destinations
+    desk.promise(*(f"m{number}" for number in range(9)))
+    desk(places.limit, "mail", "shop", 120)
+    assert len(desk.claim()) == 2
+    assert desk.turn() == desk.clock() + 1_000
+    desk.promise("more")
+    desk.clock.advance(999)
+    assert desk.claim() == []
+    desk.clock.advance(1)
+    assert len(desk.claim()) == 2
+    desk(places.limit, "mail", "shop", 1)
+    desk.clock.advance(1_000)
+    assert len(desk.claim()) == 1
+    assert desk.turn() == desk.clock() + 60_000
+    desk(places.limit, "mail", "shop", None)
+    desk.clock.advance(60_000)
+    assert len({m.id for m in desk.claim()}) == 10, "five are left, and the lease of five is over"
+
+
+def test_a_limited_destination_that_fails_is_left_alone_like_any_other(desk: Desk) -> None:
+    """The pause of the limit must not make the breaker think that the probe was in flight when it opened."""
+    places, policy = desk.queue.destinations, replace(POLICY, delays_ms=(0,) * 20, breaker=True)
+    desk.promise("a")
+    desk(places.limit, "mail", "shop", 60)
+    tried_at_ms = []
+    begun_ms = desk.clock()
+    while desk.clock() < begun_ms + 250_000:
+        for message in desk.taken(policy=policy).messages:
+            tried_at_ms.append(desk.clock() - begun_ms)
+            desk(desk.queue.settle, [(message, Retry("refused"))], policy, desk.clock(), Random(1))
+        desk.clock.advance(1_000)
+    assert tried_at_ms == [0, 1_000, 2_000, 3_000, 4_000, 34_000, 94_000, 214_000]
+
+
+def test_retry_after_pauses_the_whole_destination(desk: Desk) -> None:
+    """Also what was not tried yet; for 15 minutes at most, though the message it was the answer to may wait longer."""
+    policy = replace(POLICY, breaker=True)
+    desk.promise("a", "b")
+    (message,) = desk.taken(1, policy).messages
+    slow_down = Retry("http_429", after_ms=3_600_000)
+    desk(desk.queue.settle, [(message, slow_down)], policy, desk.clock(), Random(1))
+    assert desk.turn() == desk.clock() + 15 * 60_000
+    backlog = desk(desk.queue.backlog, desk.clock())["mail"]
+    assert (backlog.pending, backlog.due, backlog.oldest_due_at_ms) == (2, 0, None)
+    desk.promise("c")
+    assert desk.taken(policy=policy).messages == []
+    desk(desk.queue.destinations.resume, "mail", ["shop", "nobody"])
+    assert [m.id for m in desk.taken(policy=policy).messages] == ["b"]
+    assert desk.row(message.id).due_at_ms == desk.clock() + 3_600_000
+
+
+def test_after_a_start_nothing_is_in_flight(desk: Desk) -> None:
+    """Who had claimed it is dead: due at once, its destination has its turn, and a late settle changes nothing."""
+    desk.promise("a", to="")
+    desk.promise("b", "c")
+    desk.promise("done", to="done")
+    claimed = {m.id: m for m in desk.claim()}
+    desk.settle((claimed["done"], Done()))
+    desk(desk.queue.destinations.hold, "mail", "held")
+    desk.clock.advance(1_000)
+    assert (desk.turn(), desk.claim()) == (desk.clock() - 1_000 + LEASE, [])
+    assert desk(desk.queue.forget_leases, desk.clock()) == 3
+    assert (desk.turn(), desk.turn("done"), desk.turn("held")) == (desk.clock(), None, None)
+    again = desk.claim()
+    assert sorted((m.id, m.tries) for m in again) == [("a", 2), ("b", 2), ("c", 2)]
+    assert desk.settle((claimed["a"], Done()), (claimed["b"], Drop("late"))) == []
+    assert len(desk.settle(*((m, Done()) for m in again))) == 3
+
+
+def test_what_runs_again_has_a_turn(desk: Desk) -> None:
+    """A destination to which nothing was owed any more is looked at again."""
+    desk.promise("a")
+    desk.settle((desk.claim()[0], Drop("gone")))
+    assert desk.turn() is None
+    desk(desk.queue.revive, ["a"], desk.clock(), "asked")
+    assert desk.turn() == desk.clock()
 
 
 def test_then_shares_the_transaction(desk: Desk) -> None:
@@ -314,17 +527,21 @@ def test_then_shares_the_transaction(desk: Desk) -> None:
 
 
 def test_backlog_and_next_due(desk: Desk) -> None:
-    """What the metrics and the dispatcher's sleep are made of."""
+    """What the metrics and the dispatcher's sleep are made of; what is held is not pending."""
     assert desk(desk.queue.due, "mail") is None
     now_ms = desk.clock()
-    desk.promise("dead", "held")
-    first, second = desk.claim()
-    desk.settle((first, Drop("gone")), (second, Hold("off")))
+    desk.promise("dead")
+    desk.settle((desk.claim()[0], Drop("gone")))
+    desk.promise("held-1", "held-2", to="off")
+    desk(desk.queue.destinations.hold, "mail", "off")
     desk.promise("late", due_at_ms=now_ms - 5)
     desk.promise("later", due_at_ms=now_ms + 5)
-    backlog = desk(desk.queue.backlog, now_ms)["mail"]
-    assert backlog == (2, 1, now_ms - 5, 1, 1)
+    desk.promise("nobody's", due_at_ms=now_ms - 3, to="")
+    assert desk(desk.queue.backlog, now_ms)["mail"] == (3, 2, now_ms - 5, 2, 1)
     assert desk(desk.queue.due, "mail") == now_ms - 5
+    assert desk(desk.queue.due, "mail", now_ms - 5) == now_ms - 3
+    desk.settle(*((m, Done()) for m in desk.claim()))
+    assert desk(desk.queue.due, "mail") == now_ms + 5
 
 
 def test_errors_from_outside_fit_the_column(desk: Desk) -> None:
@@ -355,15 +572,39 @@ def test_nonsense_rows_are_impossible(desk: Desk, nonsense: dict[str, Any]) -> N
         desk(lambda tx: tx.execute(TABLES.messages.insert(), {**row, "created_at_ms": 1, **nonsense}))
 
 
-def test_the_claim_reads_only_the_index_of_what_is_due(desk: Desk) -> None:
-    """Its cost must not grow with what is done."""
-    desk.promise("a")
-    desk.claim()
-    sql = desk.calls[0].replace("?", "1")
-    plan = " ".join(row[-1] for row in desk(lambda tx: tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}").all()))
-    assert "USING INDEX outbox_due (topic=? AND due_at_ms<?)" in plan or "outbox_due" in plan
-    assert "SCAN" not in plan
-    assert "TEMP B-TREE" not in plan
+def explain(tx: Connection, statement: str, values: Any) -> list[str]:
+    return [row[-1] for row in tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)]
+
+
+def test_every_statement_uses_its_index(desk: Desk) -> None:
+    """What a claim, a settle and a start read must not grow with what is done, nor with what waits."""
+    asked: dict[str, Any] = {}
+    event.listen(desk.engine, "before_cursor_execute", lambda *args: asked.setdefault(args[2], args[3]))
+    breaker, places = replace(POLICY, breaker=True), desk.queue.destinations
+    desk.promise("a", "b", "c")
+    desk.promise("d", to="")
+    first, *rest = desk.taken(policy=breaker).messages
+    desk(desk.queue.settle, [(message, Retry("no")) for message in rest], breaker, desk.clock(), Random(1))
+    desk(desk.queue.give_back, [first])
+    desk(desk.queue.due, "mail")
+    desk.taken(policy=breaker)
+    desk(desk.queue.forget_leases, desk.clock())
+    for change in (places.hold, places.release, places.standing):
+        desk(change, "mail", "shop")
+    desk(places.hurry, "mail", "shop", desk.clock(), 5)
+    desk(places.give_up, "mail", "shop", desk.clock(), 5, "off")
+    used: set[str] = set()
+    for statement, parameters in list(asked.items()):
+        if not statement.lstrip().startswith(("SELECT", "UPDATE")):
+            continue
+        values = parameters[0] if isinstance(parameters, list) else parameters
+        plan = desk(explain, statement, values)
+        used |= set(re.findall(r"USING (?:COVERING )?INDEX (outbox_\w+)", " ".join(plan)))
+        scans = [
+            line for line in plan if re.match(r"SCAN (outbox_\w+|m|x|d)(?! USING.* INDEX outbox_(flying|due)$)\b", line)
+        ]
+        assert not scans and "TEMP B-TREE" not in " ".join(plan), (statement, plan)
+    assert used == {f"outbox_{index}" for index in ("due", "first", "again", "flying", "well", "failing")}
 
 
 def test_policies_that_cannot_work_are_refused() -> None:

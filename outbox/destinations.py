@@ -1,0 +1,229 @@
+"""Whom we owe something: whose turn it is, who is full, who fails, who is held. Plain functions over a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+from sqlalchemy import Connection, TextClause, text
+
+from outbox import statements as sql
+from outbox.health import Ended, Health
+from outbox.policy import Policy
+from outbox.prepared import Prepared
+from outbox.share import Choice, Owed, Place, cap, choose
+from outbox.tables import Tables
+
+_MINUTE_MS = 60_000
+
+
+class Standing(NamedTuple):
+    """
+    How a destination stands. `next_due_at_ms` is its turn (null: nothing is owed, or it is held), `first` and `again`
+    count what is owed: not tried yet, tried before (what is in flight among them). The circuit is open until
+    `paused_until_ms` if `opened_ms` is not 0, and then half-open.
+    """
+
+    next_due_at_ms: int | None = None
+    paused_until_ms: int = 0
+    held: str | None = None
+    per_minute: int | None = None
+    failures: int = 0
+    failing_since_ms: int | None = None
+    opened_ms: int = 0
+    first: int = 0
+    again: int = 0
+
+    @property
+    def owed(self) -> int:
+        """How much is owed to it."""
+        return self.first + self.again
+
+    def circuit(self, now_ms: int) -> str:
+        """closed | open | half-open."""
+        if not self.opened_ms:
+            return "closed"
+        return "open" if now_ms < self.paused_until_ms else "half-open"
+
+
+class Trouble(NamedTuple):
+    """How many destinations of a topic fail, have an open circuit, are held; and the longest failure (ms UTC)."""
+
+    failing: int
+    opened: int
+    held: int
+    failing_since_ms: int | None
+
+
+class Destinations:
+    """
+    The table of destinations. The queue keeps it true; others hold, release, limit and look.
+
+    How many are in flight somewhere is not counted but seen: it is the leases that run. A counter would be wrong after
+    every crash, and no crash can make this wrong for longer than a lease.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        names = {
+            "messages": tables.messages.name,
+            "tries": tables.tries.name,
+            "destinations": tables.destinations.name,
+        }
+
+        def prepare(statement: str, **more: str) -> TextClause:
+            return text(statement.format(**names, **more))
+
+        self._promise = Prepared(prepare(sql.PROMISE))
+        self._turn = prepare(sql.TURN)
+        self._serve = prepare(sql.SERVE)
+        self._pause = Prepared(prepare(sql.PAUSE))
+        self._hear = Prepared(prepare(sql.HEAR))
+        self._health = prepare(sql.HEALTH)
+        self._flying = prepare(sql.FLYING)
+        self._places = prepare(sql.PLACES)
+        self._due_of = prepare(sql.DUE_OF)
+        self._hold = prepare(sql.HOLD)
+        self._release = prepare(sql.RELEASE)
+        self._resume = prepare(sql.RESUME)
+        self._limit = prepare(sql.LIMIT)
+        self._hurry = prepare(sql.HURRY)
+        self._give_up = prepare(sql.GIVE_UP, which="= 0"), prepare(sql.GIVE_UP, which="> 0")
+        self._state = prepare(sql.STATE)
+        self._trouble = prepare(sql.TROUBLE)
+        self._first = prepare(sql.OWED_TO, which="= 0")
+        self._again = prepare(sql.OWED_TO, which="> 0")
+
+    # --- what the queue does with it -------------------------------------------------------------
+
+    def promised(self, tx: Connection, due: Mapping[tuple[str, str], int]) -> None:
+        """Something is promised to these (topic, destination), the earliest of it due then."""
+        if due:
+            self._promise(
+                tx, [{"topic": topic, "destination": name, "due_at_ms": at_ms} for (topic, name), at_ms in due.items()]
+            )
+
+    def turn(self, tx: Connection, names: Iterable[tuple[str, str]]) -> None:
+        """What is owed to these (topic, destination) has changed: their turn is worked out anew."""
+        by_topic: dict[str, set[str]] = {}
+        for topic, name in names:
+            if name:
+                by_topic.setdefault(topic, set()).add(name)
+        for topic, some in by_topic.items():
+            tx.execute(self._turn, {"topic": topic, "names": json.dumps(sorted(some))})
+
+    def choose(self, tx: Connection, policy: Policy, now_ms: int, room: int, rng: Random) -> Choice:
+        """
+        Chooses up to `room` due messages, fairly (`share.py`). It costs the same whatever waits: those whose turn is
+        first are looked up, then the first few messages of each.
+        """
+        at = {"topic": policy.topic, "now_ms": now_ms}
+        in_flight = tx.execute(self._flying, at).all()
+        flying = {name: count for name, count, _ in in_flight}
+        failing = sum(count for _, count, failures in in_flight if failures)
+        most = cap(policy, sum(flying.values()))
+        full = [name for name, count, failures in in_flight if failures or count >= most]
+        # Who is not full now may become so while we choose: so many more are looked up behind.
+        limit = room + len(flying) - len(full)
+        found = tx.execute(self._places, {**at, "full": json.dumps(full), "limit": limit}).all()
+        if not found:
+            return Choice(waiting=bool(full))
+        places = [Place(name, failures > 0, *rest) for name, failures, *rest in found]
+        places.sort(key=lambda place: place.turn_ms)
+        parameters = {**at, "names": json.dumps([place.name for place in places]), "cap": policy.per_destination}
+        owed: dict[str, list[Owed]] = {}
+        for id_, name, due_at_ms, again in tx.execute(self._due_of, parameters):
+            owed.setdefault(name, []).append(Owed(id_, due_at_ms, bool(again)))
+        for here in owed.values():
+            here.sort(key=lambda one: one.due_at_ms)
+        choice = choose(places, owed, flying, failing, policy, room, rng)
+        choice.waiting = choice.waiting or bool(full)
+        choice.touched = [place for place in places if place.name in choice.taken or place.name not in owed]
+        return choice
+
+    def served(self, tx: Connection, policy: Policy, choice: Choice, now_ms: int) -> None:
+        """After the claim: those that got something go behind the others, and the limited ones pause."""
+        if not choice.touched:
+            return
+        pauses = []
+        for place in choice.touched:
+            taken = choice.taken.get(place.name, 0)
+            # Not of a probe: its failure has a longer pause, and must not be taken for one that came during a pause.
+            if place.per_minute is not None and taken and not place.opened_ms:
+                until_ms = max(place.paused_until_ms, now_ms) + taken * _MINUTE_MS // place.per_minute
+                pauses.append({"topic": policy.topic, "destination": place.name, "paused_until_ms": until_ms})
+        if pauses:
+            self._pause(tx, pauses)
+        names = json.dumps([place.name for place in choice.touched])
+        tx.execute(self._serve, {"topic": policy.topic, "names": names, "now_ms": now_ms})
+
+    def heard(self, tx: Connection, policy: Policy, ended: Mapping[str, Sequence[Ended]], now_ms: int) -> None:
+        """Tries at these destinations ended so: their health and their turn."""
+        if not ended:
+            return
+        if policy.breaker:
+            rows = []
+            found = {"topic": policy.topic, "names": json.dumps(list(ended))}
+            for name, *columns in tx.execute(self._health, found):
+                health = Health(*columns).after(ended[name], now_ms)
+                rows.append({"topic": policy.topic, "destination": name, **health._asdict()})
+            if rows:
+                self._hear(tx, rows)
+        self.turn(tx, ((policy.topic, name) for name in ended))
+
+    # --- what others do with it ------------------------------------------------------------------
+
+    def standing(self, tx: Connection, topic: str, destination: str) -> Standing:
+        """How a destination stands."""
+        where = {"topic": topic, "destination": destination}
+        row = tx.execute(self._state, where).one_or_none()
+        if row is None:
+            return Standing()
+        first, again = (int(tx.execute(query, where).scalar_one()) for query in (self._first, self._again))
+        return Standing(*row, first, again)  # type: ignore[call-arg] # seven columns, which mypy cannot count
+
+    def trouble(self, tx: Connection, topic: str) -> Trouble:
+        """How many destinations of a topic are not well. Reads the whole (small) table."""
+        return Trouble(*tx.execute(self._trouble, {"topic": topic}).one())
+
+    def hold(self, tx: Connection, topic: str, destination: str, reason: str = "held") -> int:
+        """
+        Sends nothing there until `release`; what is owed waits, whenever it was promised, and what is in flight may
+        still be settled. Costs the same however much that is. Returns how much is owed.
+        """
+        tx.execute(self._hold, {"topic": topic, "destination": destination, "held": reason})
+        return self.standing(tx, topic, destination).owed
+
+    def release(self, tx: Connection, topic: str, destination: str) -> int:
+        """
+        Sends there again, with a closed circuit: what is due now, and what waits for a retry when its time comes
+        (unless you `hurry` it). Returns how much is owed.
+        """
+        tx.execute(self._release, {"topic": topic, "destination": destination})
+        self.turn(tx, [(topic, destination)])
+        return self.standing(tx, topic, destination).owed
+
+    def hurry(self, tx: Connection, topic: str, destination: str, now_ms: int, limit: int) -> int:
+        """Makes due now up to `limit` messages that wait for a retry, the next ones first. Returns how many."""
+        where = {"topic": topic, "destination": destination}
+        count = tx.execute(self._hurry, {**where, "now_ms": now_ms, "limit": limit}).rowcount
+        self.turn(tx, [(topic, destination)])
+        return count
+
+    def give_up(self, tx: Connection, topic: str, destination: str, now_ms: int, limit: int, error: str) -> int:
+        """Makes dead up to `limit` of each kind that is owed and not in flight. Returns how many; 0: no more is."""
+        where = {"topic": topic, "destination": destination, "now_ms": now_ms, "limit": limit, "error": error}
+        count = sum(tx.execute(query, where).rowcount for query in self._give_up)
+        self.turn(tx, [(topic, destination)])
+        return count
+
+    def resume(self, tx: Connection, topic: str, destinations: Collection[str]) -> None:
+        """Ends their pauses: an open circuit is half-open at once, and the next try decides."""
+        if destinations:
+            tx.execute(self._resume, [{"topic": topic, "destination": name} for name in sorted(destinations)])
+            self.turn(tx, ((topic, name) for name in destinations))
+
+    def limit(self, tx: Connection, topic: str, destination: str, per_minute: int | None) -> None:
+        """From now on at most so many tries a minute; None: as many as it can take."""
+        tx.execute(self._limit, {"topic": topic, "destination": destination, "per_minute": per_minute})

@@ -1,0 +1,33 @@
+"""A statement for many rows, handed to the driver without a detour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Executable
+from sqlalchemy.sql.compiler import SQLCompiler
+
+
+class Prepared:
+    """
+    A statement for many rows, compiled once for each database it meets and handed to the driver as it is.
+
+    Executing an insert through Core works out the parameters of each row anew, which took a tenth of the interpreter's
+    time at a thousand callbacks a second. Values are the driver's own types already: integers, text, bytes, None.
+    """
+
+    def __init__(self, statement: Executable, columns: Iterable[str] | None = None) -> None:
+        self._statement = statement
+        self._columns = None if columns is None else list(columns)
+        self._compiled: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def __call__(self, tx: Connection, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Execute it for every row, each a mapping of parameter names; returns how many rows were changed."""
+        found = self._compiled.get(tx.dialect.name)
+        if found is None:
+            compiled = self._statement.compile(dialect=tx.dialect, column_keys=self._columns)  # type: ignore[attr-defined]
+            assert isinstance(compiled, SQLCompiler)
+            found = self._compiled[tx.dialect.name] = compiled.string, tuple(compiled.positiontup or ())
+        text, names = found
+        return tx.exec_driver_sql(text, [tuple([row[name] for name in names]) for row in rows]).rowcount

@@ -1,0 +1,91 @@
+"""
+Endpoints that do nothing but fail: warned of after one day and after four, disabled after five.
+
+Whom a warning reaches: the attention list, the log, and an event to the merchant's other endpoints and the feed. No
+endpoint is disabled sooner than a day after its last warning, however long it was silent in between.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from outbox.queue import Queue
+from service.attention import close_attention, open_attention
+from service.merchants.audit import By
+from service.merchants.events import WEBHOOK, News, rfc3339, tell
+from service.merchants.tables import endpoints
+from service.schema import outbox_tables
+
+DAY_MS = round(timedelta(days=1).total_seconds() * 1000)
+WARN_AFTER_MS = (DAY_MS, 4 * DAY_MS)
+DISABLE_AFTER_MS = 5 * DAY_MS
+NOTICE_MS = DAY_MS
+
+FAILING, DISABLED = "endpoint_failing", "endpoint_disabled"
+
+_d = outbox_tables.destinations.c
+
+
+def failed(tx: Connection, queue: Queue, endpoint_id: str, by: By) -> list[str]:
+    """After a try that failed, in its transaction: warn or disable, if it is time. Returns what a person must see."""
+    since_ms = tx.execute(
+        select(_d.failing_since_ms).where(_d.topic == WEBHOOK, _d.destination == endpoint_id)
+    ).scalar()
+    if since_ms is None or by.now_ms - since_ms < WARN_AFTER_MS[0]:
+        return []
+    row: Any = tx.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).one()
+    if row.status != "enabled":
+        return []
+    same = row.failing_since_ms == since_ms
+    warnings = row.warnings if same else 0
+    due = sum(by.now_ms - since_ms >= after_ms for after_ms in WARN_AFTER_MS)
+    if warnings < due:
+        tx.execute(
+            update(endpoints)
+            .where(endpoints.c.id == endpoint_id)
+            .values(failing_since_ms=since_ms, warnings=due, warned_at_ms=by.now_ms)
+        )
+        ends_ms = max(since_ms + DISABLE_AFTER_MS, by.now_ms + NOTICE_MS)
+        open_attention(tx, by.ids, endpoint_id, FAILING, f"since {rfc3339(since_ms)}", by.now_ms)
+        told = {"failing_since": rfc3339(since_ms), "disabled_at": rfc3339(ends_ms)}
+        _tell(tx, queue, "endpoint.failing", row, told, by)
+        return [FAILING]
+    if by.now_ms - since_ms >= DISABLE_AFTER_MS and by.now_ms - row.warned_at_ms >= NOTICE_MS:
+        return disabled(tx, queue, endpoint_id, f"it has only failed since {rfc3339(since_ms)}", by)
+    return []
+
+
+def recovered(tx: Connection, endpoint_id: str, now_ms: int) -> None:
+    """After a success of an endpoint that was warned of."""
+    tx.execute(
+        update(endpoints)
+        .where(endpoints.c.id == endpoint_id)
+        .values(failing_since_ms=None, warnings=0, warned_at_ms=None)
+    )
+    close_attention(tx, endpoint_id, FAILING, now_ms)
+
+
+def disabled(tx: Connection, queue: Queue, endpoint_id: str, reason: str, by: By) -> list[str]:
+    """Disable an endpoint without being asked to; what is owed to it is kept. Returns what a person has to see."""
+    changed = tx.execute(
+        update(endpoints)
+        .where(endpoints.c.id == endpoint_id, endpoints.c.status == "enabled")
+        .values(status="disabled", disabled_reason=reason)
+        .returning(endpoints)
+    ).one_or_none()
+    if changed is None:
+        return []
+    queue.destinations.hold(tx, WEBHOOK, endpoint_id, reason)
+    by.write_down(tx, "endpoint.disabled", endpoint_id, reason)
+    close_attention(tx, endpoint_id, FAILING, by.now_ms)
+    open_attention(tx, by.ids, endpoint_id, DISABLED, reason, by.now_ms)
+    _tell(tx, queue, "endpoint.disabled", changed, {"reason": reason}, by)
+    return [DISABLED]
+
+
+def _tell(tx: Connection, queue: Queue, type_: str, endpoint: Any, told: dict[str, Any], by: By) -> None:
+    data = {"endpoint": {"id": endpoint.id, "url": endpoint.url, **told}}
+    tell(tx, queue, [News(endpoint.merchant_id, type_, 0, data)], by.ids, by.now_ms)

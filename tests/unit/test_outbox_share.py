@@ -1,0 +1,228 @@
+"""Who is served next: whatever one destination owes, does or fails to do, the others get their places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outbox.policy import Policy
+from outbox.share import Choice, Owed, Place, cap, choose
+
+
+def policy(in_flight: int = 64, per_destination: int = 4) -> Policy:
+    return Policy("t", (), 30_000, 10_000, in_flight=in_flight, per_destination=per_destination)
+
+
+def place(name: str, failing: bool = False, opened_ms: int = 0, per_minute: int | None = None) -> Place:
+    return Place(name, failing, opened_ms, 0, per_minute)
+
+
+def owed(name: str, first: int, again: int = 0) -> list[Owed]:
+    """First tries and retries, the retries due before the first tries."""
+    retries = [Owed(f"{name}-again-{n}", n, True) for n in range(again)]
+    return retries + [Owed(f"{name}-first-{n}", 1000 + n, False) for n in range(first)]
+
+
+def chosen(
+    places: list[Place],
+    due: dict[str, list[Owed]],
+    flying: dict[str, int] | None = None,
+    room: int = 50,
+    policy: Policy = policy(),  # noqa: B008 - frozen
+    seed: int = 1,
+) -> Choice:
+    flying = flying or {}
+    failing = sum(flying.get(p.name, 0) for p in places if p.failing)
+    return choose(places, due, flying, failing, policy, room, Random(seed))
+
+
+def test_one_destination_gets_its_cap_and_no_more() -> None:
+    """What is in flight already counts; what has no room makes it wait."""
+    due = {"a": owed("a", 16)}
+    assert chosen([place("a")], due).taken == {"a": 4}
+    assert chosen([place("a")], due, {"a": 3}).taken == {"a": 1}
+    full = chosen([place("a")], due, {"a": 4})
+    assert (full.ids, full.waiting) == ([], True)
+    assert not chosen([place("a")], {"a": owed("a", 2)}).waiting
+
+
+def test_a_place_whose_look_up_is_used_up_may_have_more_behind() -> None:
+    """Only as many as the cap are looked up: if all of them are taken, somebody has to look again."""
+    assert chosen([place("a")], {"a": owed("a", 4)}).waiting
+    assert not chosen([place("a")], {"a": owed("a", 3)}).waiting
+
+
+def test_they_are_served_in_turn_one_each() -> None:
+    """Round by round in the order of turns, so that the first cannot fill the room."""
+    places = [place(name) for name in "cab"]
+    due = {name: owed(name, 4) for name in "abc"}
+    choice = chosen(places, due, room=5)
+    assert [id_[0] for id_ in choice.ids] == ["c", "a", "b", "c", "a"]
+    assert choice.waiting
+
+
+def test_forty_that_hang_at_the_same_instant_leave_room() -> None:
+    """Each has more due than its cap, all at once: one each, and 24 of 64 places stay free."""
+    places = [place(f"h{n}") for n in range(40)]
+    due = {p.name: owed(p.name, 4) for p in places}
+    choice = chosen(places, due)
+    assert (len(choice.ids), set(choice.taken.values())) == (40, {1})
+    later = chosen([*places, place("well")], due | {"well": owed("well", 4)}, dict(choice.taken), room=24)
+    assert later.taken == {"well": 1}
+
+
+def test_when_half_is_taken_nobody_gets_a_second_place() -> None:
+    """31 of 64: one more. 32: none."""
+    due = {"a": owed("a", 4)}
+    assert chosen([place("a")], due, {"a": 1, "others": 30}).taken == {"a": 1}
+    assert chosen([place("a")], due, {"a": 1, "others": 31}).taken == {}
+    assert chosen([place("a")], due, {"others": 63}, room=1).taken == {"a": 1}
+    assert (cap(policy(), 31), cap(policy(), 32), cap(policy(in_flight=1), 0)) == (4, 1, 4)
+
+
+def test_who_fails_gets_one_at_a_time() -> None:
+    """However much is due there and however empty it is."""
+    due = {"a": owed("a", 4, 4)}
+    assert chosen([place("a", failing=True)], due).taken == {"a": 1}
+    assert chosen([place("a", failing=True)], due, {"a": 1}).taken == {}
+
+
+def test_those_that_fail_share_half_of_all_places() -> None:
+    """5,000 of them, all due first; the others find the other half."""
+    failing = [place(f"f{n}", failing=True) for n in range(50)]
+    well = [place(f"w{n}") for n in range(50)]
+    due = {p.name: owed(p.name, 1) for p in failing + well}
+    choice = chosen(failing + well, due, room=50)
+    assert Counter(id_[0] for id_ in choice.ids) == {"f": 32, "w": 18}
+    assert choice.waiting
+    full = chosen(failing[32:], due, {p.name: 1 for p in failing[:32]}, room=32)
+    assert full.ids, "the share counts what is in flight, and `chosen` counts only its own places"
+    crowd = choose(failing[32:] + well, due, {p.name: 1 for p in failing[:32]}, 32, policy(), 32, Random(1))
+    assert Counter(id_[0] for id_ in crowd.ids) == {"w": 32}
+
+
+def test_first_tries_and_retries_share_three_to_one() -> None:
+    """Neither starves, whichever was due longer: of 4,000 choices about 1,000 are retries."""
+    got: Counter[str] = Counter()
+    for seed in range(4000):
+        (id_,) = chosen([place("a")], {"a": owed("a", 4, 4)}, room=1, seed=seed).ids
+        got[id_] += 1
+    assert set(got) == {"a-first-0", "a-again-0"}
+    assert 850 < got["a-again-0"] < 1150
+
+
+def test_within_its_kind_the_longest_due_goes_first() -> None:
+    """And when one kind is used up the other follows."""
+    ids = chosen([place("a")], {"a": owed("a", 3, 2)}, policy=policy(per_destination=9)).ids
+    assert [id_ for id_ in ids if "first" in id_] == [f"a-first-{n}" for n in range(3)]
+    assert [id_ for id_ in ids if "again" in id_] == [f"a-again-{n}" for n in range(2)]
+
+
+def test_a_probe_is_whatever_has_waited_longest() -> None:
+    """Not luck: with an open circuit a message must not be probed with again and again while an older one waits."""
+    due = {"a": [Owed("new", 9, False), Owed("old", 1, True), Owed("middle", 5, False)]}
+    for seed in range(20):
+        assert chosen([place("a", failing=True, opened_ms=30_000)], due, seed=seed).ids == ["old"]
+
+
+@pytest.mark.parametrize(("per_minute", "taken"), [(1, 1), (59, 1), (60, 1), (119, 1), (120, 2), (180, 3), (6000, 4)])
+def test_a_limited_destination_gets_what_a_second_allows(per_minute: int, taken: int) -> None:
+    """At least one, never more than its cap; that it has to wait is no reason to choose again."""
+    choice = chosen([place("a", per_minute=per_minute)], {"a": owed("a", 4)})
+    assert choice.taken == {"a": taken}
+    assert choice.waiting == (taken == 4)
+
+
+# --- whatever the inputs -----------------------------------------------------------------------------
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> dict[str, Any]:
+    size = draw(st.integers(1, 6))
+    rules = policy(draw(st.integers(1, 12)), draw(st.integers(1, 5)))
+    places, due, flying = [], {}, {}
+    for number in range(size):
+        name = f"p{number}"
+        failing = draw(st.booleans())
+        opened_ms = draw(st.sampled_from([0, 30_000])) if failing else 0
+        limit = draw(st.sampled_from([None, None, 1, 120, 600]))
+        places.append(place(name, failing, opened_ms, limit))
+        first, again = draw(st.integers(0, rules.per_destination)), draw(st.integers(0, rules.per_destination))
+        if first + again:
+            due[name] = owed(name, first, again)
+        if count := draw(st.integers(0, 3)):
+            flying[name] = count
+    elsewhere = draw(st.integers(0, 4))
+    if elsewhere:
+        flying["elsewhere"] = elsewhere
+    return {
+        "places": places,
+        "owed": due,
+        "flying": flying,
+        "failing_flying": sum(flying.get(p.name, 0) for p in places if p.failing) + draw(st.integers(0, elsewhere)),
+        "policy": rules,
+        "room": draw(st.integers(1, 12)),
+        "rng": draw(st.randoms(use_true_random=False)),
+    }
+
+
+@given(situations())
+def test_no_rule_is_broken_whatever_the_situation(at: dict[str, Any]) -> None:
+    """Room, caps, the scarce half, the share of the failing, the limits; nothing twice, and nothing that is not due."""
+    rules: Policy = at["policy"]
+    half = max(1, rules.in_flight // 2)
+    places = {p.name: p for p in at["places"]}
+    of = {one.id: name for name, here in at["owed"].items() for one in here}
+    choice = choose(**at)
+
+    assert len(choice.ids) == len(set(choice.ids)) <= at["room"]
+    assert Counter(of[id_] for id_ in choice.ids) == choice.taken
+    total, failing, got = sum(at["flying"].values()), at["failing_flying"], Counter(at["flying"])
+    for id_ in choice.ids:  # each by itself, in the order in which they were given away
+        name = of[id_]
+        assert got[name] < rules.per_destination
+        assert got[name] == 0 or total < half, "nobody gets a second place when half is taken"
+        if places[name].failing:
+            assert got[name] == 0, "who fails gets one at a time"
+            assert failing < half, "those that fail share half"
+            failing += 1
+        got[name] += 1
+        total += 1
+    for name, count in choice.taken.items():
+        limit = places[name].per_minute
+        assert limit is None or count <= max(1, limit // 60)
+
+    # Who is well, has something due and nothing in flight gets a place, if there is any.
+    for name in at["owed"]:
+        if not places[name].failing and name not in at["flying"]:
+            assert name in choice.taken or len(choice.ids) == at["room"]
+    # In one round everybody gets one before anybody gets two.
+    if len(choice.ids) == at["room"] and max(choice.taken.values()) > 1:
+        for name in at["owed"]:
+            assert places[name].failing or name in at["flying"] or name in choice.taken
+    # What is left behind, or may be, is not forgotten.
+    for name, here in at["owed"].items():
+        taken = choice.taken.get(name, 0)
+        limit = None if places[name].opened_ms else places[name].per_minute
+        limited = limit is not None and taken >= max(1, limit // 60)
+        if taken < len(here) and not limited:
+            assert choice.waiting
+    assert set(choice.taken) <= set(at["owed"])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 8), st.randoms(use_true_random=False))
+def test_everybody_is_served_in_the_end(failing: list[bool], room: int, rng: Random) -> None:
+    """Rounds with a place or a few at a time, each served one going behind: nobody waits for more than one circle."""
+    rules = policy(in_flight=64, per_destination=4)
+    line = [place(f"p{number}", fails) for number, fails in enumerate(failing)]
+    served: set[str] = set()
+    for _ in range(len(line)):
+        choice = choose(line, {p.name: owed(p.name, 4, 4) for p in line}, {}, 0, rules, room, rng)
+        served |= set(choice.taken)
+        line.sort(key=lambda p: p.name in choice.taken)
+    assert len(served) == len(line)
