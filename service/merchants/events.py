@@ -16,10 +16,10 @@ import msgspec
 from sqlalchemy import Connection, bindparam, insert, select
 
 from outbox.message import Promise
+from outbox.prepared import Prepared
 from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.tables import endpoints, events
-from service.schema import Prepared
 
 CATALOGUE: Mapping[str, str] = {
     "payment.pending": "The payment has begun and is not final.",
@@ -33,6 +33,8 @@ CATALOGUE: Mapping[str, str] = {
     "payment.disputed": "A dispute or reversal began or ended; `exceptions` says whether it still stands.",
     "payment.attention": "A person has to look: `exceptions` says why (wrong amount, late, duplicate). Do not deliver.",
     "provider.event": "A provider's verified callback, passed on as it came. Only on request.",
+    "endpoint.failing": "One of your endpoints has done nothing but fail for a day; `disabled_at` says when that ends.",
+    "endpoint.disabled": "One of your endpoints gets nothing more until it is enabled; what it is owed is kept.",
     "endpoint.test": "Sent by hand to try an endpoint.",
 }
 
@@ -59,6 +61,7 @@ class News:
     data: Mapping[str, Any]
     payment_id: str | None = None
     callback_id: str | None = None
+    live: bool = True  # of the payment or account it is about; test keys see only what is not
 
 
 def wants(filter_: str, type_: str) -> bool:
@@ -72,28 +75,27 @@ def delivery_id(event_id: str, endpoint_id: str, number: int = 0) -> str:
 
 
 _INSERT = Prepared(insert(events), [column.name for column in events.c if column.name != "position"])
-_ENDPOINTS = select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events, endpoints.c.status).where(
+_ENDPOINTS = select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events).where(
     endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True))
 )
 
 
 def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: int) -> list[str]:
-    """Write events and promise them to every endpoint that wants them; a disabled endpoint's are held. Returns ids."""
+    """Write events and promise them to every endpoint that wants them, disabled ones too: it waits. Returns ids."""
     if not news:
         return []
-    listening: dict[str, list[tuple[str, str, str]]] = {}
+    listening: dict[str, list[tuple[str, str]]] = {}
     merchants = sorted({item.merchant_id for item in news})
     for row in tx.execute(_ENDPOINTS, {"merchants": merchants}):
-        listening.setdefault(row.merchant_id, []).append((row.id, row.events, row.status))
+        listening.setdefault(row.merchant_id, []).append((row.id, row.events))
     rows = [_row(item, ids("evt"), now_ms) for item in news]
     _INSERT(tx, rows)
     promises: list[Promise] = []
     for item, row_ in zip(news, rows, strict=True):
-        for endpoint_id, filter_, status in listening.get(item.merchant_id, ()):
+        for endpoint_id, filter_ in listening.get(item.merchant_id, ()):
             if wants(filter_, item.type):
                 promise = delivery_id(row_["id"], endpoint_id)
-                held = status != "enabled"
-                promises.append(Promise(promise, WEBHOOK, endpoint_id, row_["id"], held=held))
+                promises.append(Promise(promise, WEBHOOK, endpoint_id, row_["id"]))
     queue.enqueue(tx, promises, now_ms)
     return [row_["id"] for row_ in rows]
 
@@ -115,6 +117,7 @@ def _row(item: News, id_: str, now_ms: int) -> dict[str, Any]:
         "sequence": item.sequence,
         "body": msgspec.json.encode(body),
         "created_at_ms": now_ms,
+        "live": int(item.live),
     }
 
 
