@@ -25,6 +25,7 @@ from service.setting import (
     Field,
     Network,
     database_url,
+    days,
     header_name,
     host,
     mail_address,
@@ -67,6 +68,14 @@ _ALL_PLAIN = (
     Field("allow_private_cidrs", network, "127.0.0.0/8,::1/128",
           "private networks that webhooks may be sent to, also by plain http", many=True),
     Field("signature_header", header_name, "X-Caisse-Signature", "the header of the plain signature on webhooks"),
+    Field("keep_deliveries_days", days, "90", "how many days a delivered event is kept, with its deliveries and "
+          "their tries; `GET /v1/events` goes back as far; 0: for ever, here and below"),
+    Field("keep_work_days", days, "90", "how many days ended work on callbacks and answered questions are kept"),
+    Field("keep_callback_bodies_days", days, "365", "how many days the bodies of callbacks that were worked on are "
+          "kept: a dispute comes up to 120 days after the payment, and its file may be asked for long after that"),
+    Field("keep_callbacks_days", days, "0", "how many days the rows of such callbacks are kept; without its row a late "
+          "copy of a callback is worked on again, which changes nothing but counts as new"),
+    Field("keep_quarantine_days", days, "90", "how many days callbacks that failed verification are kept"),
     Field("log_level", one_of("debug", "info", "warning", "error"), "info", "the least that is logged"),
 )  # fmt: skip
 
@@ -139,6 +148,11 @@ class Settings:
     allow_private_cidrs: tuple[Network, ...]
     signature_header: str
     log_level: str
+    keep_deliveries_days: int
+    keep_work_days: int
+    keep_callback_bodies_days: int
+    keep_callbacks_days: int
+    keep_quarantine_days: int
     monetbil_allow_unsigned: bool
     base_urls: Mapping[str, str]
     master_keys: tuple[bytes, ...] = field(repr=False)
@@ -235,7 +249,9 @@ class Settings:
             return "set" if value else "not set"
         if isinstance(value, bool):
             return str(value).lower()
-        return ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value or "")
+        return (
+            ", ".join(str(item) for item in value) if isinstance(value, tuple) else str("" if value is None else value)
+        )
 
 
 # --- reading ----------------------------------------------------------------------------------------

@@ -103,6 +103,12 @@ def port(value: str) -> int:
     return int(value)
 
 
+def days(value: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", value, re.ASCII) or int(value) > 36_500:
+        raise _Wrong("must be a whole number of days from 0 (for ever) to 36500")
+    return int(value)
+
+
 def switch(value: str) -> bool:
     words = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
     if value.lower() not in words:

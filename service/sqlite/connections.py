@@ -62,6 +62,8 @@ def open_writing(path: Path, connect: type[sqlite3.Connection], limits: Limits, 
         wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "wal_autocheckpoint": 0}
         # Temporary tables stay in memory: a full or missing /tmp must not look like a full database.
         wanted |= {"temp_store": 2, "busy_timeout": limits.busy_ms}
+        # An old copy of a row that grew would otherwise outlive the erasure of a person.
+        wanted |= {"secure_delete": 1}
         for name, value in wanted.items():
             raw.execute(f"PRAGMA {name}={value}").fetchall()
         for name, value in wanted.items():

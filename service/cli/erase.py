@@ -1,0 +1,41 @@
+"""`caisse erase`"""
+
+from __future__ import annotations
+
+import click
+
+from service.cli import show
+from service.cli.run import run
+
+
+@click.command()
+@click.option("--phone", "phones", multiple=True, help="With its country: +229 97 00 00 01.")
+@click.option("--email", "emails", multiple=True)
+@click.option("--name", "names", multiple=True, help="At least two words; accents and order do not matter.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be erased.")
+@click.option("--reason", default="", help="Kept in the audit trail: the number of the request, not the person.")
+@show.as_json
+def erase(
+    phones: tuple[str, ...], emails: tuple[str, ...], names: tuple[str, ...], dry_run: bool, reason: str, json_: bool
+) -> None:
+    """Erase one person, whoever is meant by any of these, from every body that is kept.
+
+    Payments, amounts and times stay. What is still owed stays too and is listed with what to do. Backups are not
+    reached. The shell's own history keeps what you type here.
+    """
+    answer = run(
+        "erase", progress_of="Searching", phones=list(phones), emails=list(emails), names=list(names),
+        dry_run=dry_run, reason=reason,
+    )  # fmt: skip
+    if json_:
+        show.dump(answer)
+        return
+    places = [{"place": place, "count": count} for place, count in answer["erased"].items()]
+    show.rows(places, False, ("count", "place"), "")
+    done = "would be erased" if dry_run else "were erased"
+    click.echo(f"\n{sum(place['count'] for place in places)} rows {done}; {answer['looked']} were looked at.")
+    if not answer["write_ahead_emptied"]:
+        click.echo("The write-ahead file still holds what was erased; it is emptied when the service is idle or stops.")
+    if answer["kept_count"]:
+        click.echo(f"\n{answer['kept_count']} rows name the person and were kept:")
+        show.rows(answer["kept"], False, ("id", "why"), "")
