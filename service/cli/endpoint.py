@@ -24,10 +24,12 @@ def endpoint() -> None:
 @click.option(
     "--schedule", default="standard", show_default=True, help="standard, short, or retries' delays in seconds."
 )
+@click.option("--per-minute", help="At most so many tries a minute; otherwise as many as it takes.")
 @show.as_json
-def add(merchant: str, url: str, events: str, schedule: str, json_: bool) -> None:
+def add(merchant: str, url: str, events: str, schedule: str, per_minute: str | None, json_: bool) -> None:
     """Add an endpoint; its secret is shown this once."""
-    show.fields(run("endpoint.add", merchant=merchant, url=url, events=events, schedule=schedule), json_)
+    made = run("endpoint.add", merchant=merchant, url=url, events=events, schedule=schedule, per_minute=per_minute)
+    show.fields(made, json_)
 
 
 @endpoint.command("list")
@@ -35,9 +37,34 @@ def add(merchant: str, url: str, events: str, schedule: str, json_: bool) -> Non
 @show.as_json
 def list_(merchant: str | None, json_: bool) -> None:
     """Endpoints, without their secrets."""
-    columns = ("id", "merchant_id", "url", "events", "status", "disabled_reason", "schedule", "created_at")
+    columns = ("id", "merchant_id", "url", "events", "status", "circuit", "disabled_reason", "schedule", "created_at")
     nothing = "There is no endpoint yet: caisse endpoint add MERCHANT URL"
     show.rows(run("endpoint.list", merchant=merchant), json_, columns, nothing)
+
+
+@endpoint.command("show")
+@click.argument("endpoint")
+@show.as_json
+def show_(endpoint: str, json_: bool) -> None:
+    """One endpoint: its settings, what it is owed, and how it answers."""
+    show.fields(run("endpoint.show", endpoint=endpoint), json_)
+
+
+@endpoint.command()
+@click.argument("endpoint")
+@click.option("--url", help="The new address; what is owed goes there too.")
+@click.option("--events", help="Event types, comma-separated; * is all but provider.event.")
+@click.option("--schedule", help="standard, short, or retries' delays in seconds.")
+@click.option("--per-minute", help="At most so many tries a minute; none: as many as it takes.")
+@show.as_json
+def change(
+    endpoint: str, url: str | None, events: str | None, schedule: str | None, per_minute: str | None, json_: bool
+) -> None:
+    """Change its address, filter, schedule or limit; its secret stays."""
+    changed = run(
+        "endpoint.change", endpoint=endpoint, url=url, events=events, schedule=schedule, per_minute=per_minute
+    )
+    show.fields(changed, json_)
 
 
 @endpoint.command()
@@ -51,11 +78,20 @@ def disable(endpoint: str, reason: str, json_: bool) -> None:
 
 @endpoint.command()
 @click.argument("endpoint")
-@click.option("--send-held", is_flag=True, help="Also send what was kept aside meanwhile.")
+@click.option(
+    "--send-held/--give-up-held", default=None,
+    help="What was kept aside meanwhile: send it, or count it as failed. Neither: a terminal is asked, others send.",
+)  # fmt: skip
 @show.as_json
-def enable(endpoint: str, send_held: bool, json_: bool) -> None:
-    """Send there again."""
-    show.fields(run("endpoint.enable", endpoint=endpoint, send_held=send_held), json_)
+def enable(endpoint: str, send_held: bool | None, json_: bool) -> None:
+    """Send there again, and with it what was kept aside."""
+    if send_held is None:
+        send_held = True
+        if sys.stdin.isatty() and not json_:
+            stands = run("endpoint.show", endpoint=endpoint)
+            if stands["status"] == "disabled" and stands["owed"]:
+                send_held = click.confirm(f"{stands['owed']:,} webhooks were kept: send them?", default=True)
+    show.fields(run("endpoint.enable", progress_of="Enabling", endpoint=endpoint, send_held=send_held), json_)
 
 
 @endpoint.command("rotate-secret")

@@ -12,7 +12,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from service.commands import accounts, callbacks, deliveries, doctor, endpoints, events, keys, merchants, payments
+from service.commands import (
+    accounts,
+    callbacks,
+    deliveries,
+    doctor,
+    endpoints,
+    erase,
+    events,
+    keys,
+    merchants,
+    payments,
+    prune,
+    recoveries,
+)
 from service.errors import Refusal
 
 if TYPE_CHECKING:
@@ -42,6 +55,8 @@ COMMANDS: Mapping[str, Command] = {
     "account.rotate": Command(accounts.rotate),
     "endpoint.add": Command(endpoints.add),
     "endpoint.list": Command(endpoints.listed),
+    "endpoint.show": Command(endpoints.show),
+    "endpoint.change": Command(endpoints.change),
     "endpoint.disable": Command(endpoints.disable),
     "endpoint.enable": Command(endpoints.enable),
     "endpoint.rotate-secret": Command(endpoints.rotate_secret),
@@ -58,8 +73,14 @@ COMMANDS: Mapping[str, Command] = {
     "deliveries.list": Command(deliveries.listed),
     "deliveries.show": Command(deliveries.show),
     "deliveries.retry": Command(deliveries.retry),
+    "deliveries.recover": Command(recoveries.recover),
+    "deliveries.recoveries": Command(recoveries.listed),
+    "deliveries.recovery": Command(recoveries.show),
+    "deliveries.recovery.change": Command(recoveries.change),
     "payments.list": Command(payments.listed),
     "payments.show": Command(payments.show),
+    "prune": Command(prune.prune),
+    "erase": Command(erase.erase),
     "doctor": Command(doctor.look),
     "migrate": Command(doctor.migrated),
 }
@@ -70,6 +91,9 @@ async def run(app: Application, name: str, arguments: Mapping[str, Any], progres
     command = COMMANDS.get(name)
     if command is None:
         raise Refusal("unknown_command", f"The running process knows no command {name[:60]!r}; is it an older version?")
+    for key, value in arguments.items():
+        if not _is_text(value):
+            raise Refusal("not_text", f"{key[:60]} is no text: it has a NUL or a lone surrogate in it.")
     takes = inspect.signature(command.does).parameters
     if "progress" in takes and progress is not None:
         arguments = {**arguments, "progress": progress}
@@ -78,3 +102,16 @@ async def run(app: Application, name: str, arguments: Mapping[str, Any], progres
     except TypeError:
         raise Refusal("bad_arguments", f"{name} was called with arguments it does not have.") from None
     return await command.does(app, **arguments)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether every string in it can be stored: what neither SQLite nor PostgreSQL takes is refused before the work."""
+    match value:
+        case str():
+            return "\0" not in value and value == value.encode(errors="ignore").decode()
+        case Mapping():
+            return all(_is_text(key) and _is_text(one) for key, one in value.items())
+        case list() | tuple():
+            return all(map(_is_text, value))
+        case _:
+            return True

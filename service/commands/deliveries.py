@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, and_, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, not_, select
 
-from outbox.message import Promise
 from service.commands.shape import LIMIT, Row, bounded, by, told
 from service.errors import NotFound, Refusal
 from service.merchants import endpoints
 from service.merchants.audit import By
-from service.merchants.events import WEBHOOK, delivery_id, rfc3339
+from service.merchants.events import WEBHOOK, rfc3339
+from service.merchants.missed import siblings
+from service.merchants.recovery import promise
 from service.payments.states import Delivery
 from service.schema import outbox_tables
 
@@ -23,6 +24,12 @@ _LISTED = "caisse deliveries list"
 _m = outbox_tables.messages.c
 # Ids are `webhook:<event>:<endpoint>:<n>` and events' ids sort by time: the primary key lists the newest first.
 _WEBHOOKS = and_(_m.topic == WEBHOOK, _m.id >= f"{WEBHOOK}:", _m.id < f"{WEBHOOK};")
+_d = outbox_tables.destinations.c
+_SHOWN = select(outbox_tables.messages, _d.held, _d.paused_until_ms).outerjoin_from(
+    outbox_tables.messages,
+    outbox_tables.destinations,
+    and_(_d.topic == _m.topic, _d.destination == _m.destination),
+)
 
 
 async def listed(
@@ -42,7 +49,7 @@ async def listed(
         where.append(_m.subject == event)
     if status:
         where.append(_where(_status(status), now_ms))
-    query = select(outbox_tables.messages).where(*where).order_by(_m.id.desc()).limit(bounded(limit))
+    query = _SHOWN.where(*where).order_by(_m.id.desc()).limit(bounded(limit))
 
     def look(tx: Connection) -> list[dict[str, Any]]:
         if endpoint:
@@ -83,22 +90,19 @@ def again(tx: Connection, queue: Queue, message_id: str, hand: By, reason: str =
     endpoint = endpoints.one(tx, found["endpoint"])
     if endpoint["status"] != "enabled":
         raise Refusal("endpoint_disabled", f"Enable it first: `caisse endpoint enable {found['endpoint']}`.")
-    siblings = tx.execute(
-        select(_m.id, _m.state).where(_m.subject == found["event"], _m.destination == found["endpoint"], _WEBHOOKS)
-    ).all()
-    moving = next((row.id for row in siblings if row.state in ("pending", "held")), None)
-    if moving:
-        raise Refusal("not_resting", f"The same event is on its way there already: {moving}.")
-    number = 1 + max(int(row.id.rpartition(":")[2]) for row in siblings)
-    made = delivery_id(found["event"], found["endpoint"], number)
-    queue.enqueue(tx, [Promise(made, WEBHOOK, found["endpoint"], found["event"])], hand.now_ms)
+    pair = found["event"], found["endpoint"]
+    sibling = siblings(tx, [pair])[pair]
+    if sibling.pending:
+        raise Refusal("not_resting", f"The same event is on its way there already: {sibling.pending}.")
+    (made,) = promise(tx, queue, {pair: sibling.last + 1}, hand.now_ms)
+    queue.destinations.resume(tx, WEBHOOK, [found["endpoint"]])  # somebody waits for it: an open circuit tries now
     hand.write_down(tx, "delivery.retried", message_id, reason)
     return {**one(tx, made, hand.now_ms), "again_of": message_id}
 
 
 def one(tx: Connection, message_id: str, now_ms: int) -> dict[str, Any]:
     """A query: one delivery."""
-    row = tx.execute(select(outbox_tables.messages).where(_m.id == message_id, _WEBHOOKS)).mappings().one_or_none()
+    row = tx.execute(_SHOWN.where(_m.id == message_id, _WEBHOOKS)).mappings().one_or_none()
     if row is None:
         raise NotFound("delivery", message_id, _LISTED)
     return _shown(row, now_ms)
@@ -106,22 +110,21 @@ def one(tx: Connection, message_id: str, now_ms: int) -> dict[str, Any]:
 
 def of_event(tx: Connection, event_id: str, now_ms: int) -> list[dict[str, Any]]:
     """A query: all deliveries of an event."""
-    query = select(outbox_tables.messages).where(_m.subject == event_id, _WEBHOOKS).order_by(_m.id)
+    query = _SHOWN.where(_m.subject == event_id, _WEBHOOKS).order_by(_m.id)
     return [_shown(row, now_ms) for row in tx.execute(query).mappings()]
 
 
 def status_of(row: Row, now_ms: int) -> Delivery:
-    """Processing is derived: claimed, and its lease not over."""
+    """Processing is derived: claimed, and its lease not over. So is held: its endpoint is disabled."""
     match row["state"]:
         case "done":
             return Delivery.SUCCEEDED
         case "dead":
             return Delivery.FAILED
-        case "held":
-            return Delivery.HELD
+        case _ if row["claim"] > row["settled_claim"] and row["due_at_ms"] > now_ms:
+            return Delivery.PROCESSING
         case _:
-            claimed = row["claim"] > row["settled_claim"] and row["due_at_ms"] > now_ms
-            return Delivery.PROCESSING if claimed else Delivery.PENDING
+            return Delivery.PENDING if row["held"] is None else Delivery.HELD
 
 
 def _where(status: Delivery, now_ms: int) -> ColumnElement[bool]:
@@ -132,11 +135,11 @@ def _where(status: Delivery, now_ms: int) -> ColumnElement[bool]:
         case Delivery.FAILED:
             return _m.state == "dead"
         case Delivery.HELD:
-            return _m.state == "held"
+            return and_(_m.state == "pending", not_(claimed), _d.held.is_not(None))
         case Delivery.PROCESSING:
             return and_(_m.state == "pending", claimed)
         case Delivery.PENDING:
-            return and_(_m.state == "pending", or_(_m.claim <= _m.settled_claim, _m.due_at_ms <= now_ms))
+            return and_(_m.state == "pending", not_(claimed), _d.held.is_(None))
 
 
 def _status(word: str) -> Delivery:
@@ -154,10 +157,12 @@ def _shown(row: Row, now_ms: int) -> dict[str, Any]:
         "status": status.value,
         "tries": row["tries"],
         "last_try_at": rfc3339(row["last_try_at_ms"]),
-        "next_retry_at": rfc3339(row["due_at_ms"]) if status is Delivery.PENDING else None,
+        "next_retry_at": rfc3339(max(row["due_at_ms"], row["paused_until_ms"] or 0))
+        if status is Delivery.PENDING
+        else None,
         "http_status": row["last_status"],
         "error": row["last_error"],
         "delivered_at": rfc3339(row["finished_at_ms"]) if status is Delivery.SUCCEEDED else None,
         "created_at": rfc3339(row["created_at_ms"]),
-        "reason": row["reason"],
+        "reason": row["held"] if status is Delivery.HELD else row["reason"],
     }

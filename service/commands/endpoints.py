@@ -1,13 +1,15 @@
-"""endpoint add | list | disable | enable | rotate-secret | test"""
+"""endpoint add | list | show | change | disable | enable | rotate-secret | test"""
 
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
+from outbox.destinations import Standing
 from outbox.message import Promise
 from service.commands.deliveries import one as delivery
 from service.commands.shape import by, told
@@ -15,9 +17,14 @@ from service.errors import Refusal
 from service.merchants import endpoints
 from service.merchants.events import WEBHOOK, delivery_id, rfc3339
 from service.merchants.tables import events
+from service.schema import outbox_tables
 
 if TYPE_CHECKING:
     from service.application import Application
+    from service.control import Progress
+
+PIECE = 500
+"""Messages changed in one transaction: few milliseconds, so that intake never waits long behind them."""
 
 TEST_WAIT_MS = 12_000
 TEST_POLL_MS = 100
@@ -27,6 +34,9 @@ _REFUSED = {
     "https_required": "it must be https, except in the networks of CAISSE_ALLOW_PRIVATE_CIDRS",
     "forbidden_address": "it is private or special; CAISSE_ALLOW_PRIVATE_CIDRS can allow its network",
     "own_port": "it is caisse's own",
+    "bad_url": "it is no plain http or https address (numbers must be written the usual way)",
+    "scheme": "it must be http or https",
+    "user_info": "it must not hold a user name or password",
     "port": "nothing that takes webhooks listens on its port",
 }
 
@@ -41,7 +51,19 @@ def check_address(app: Application, url: str) -> None:
 
 def holding(app: Application, reason: str) -> endpoints.Hold:
     """Keep aside what is owed to an endpoint, inside the transaction that disables it."""
-    return lambda tx, endpoint_id: app.queue.hold(tx, WEBHOOK, endpoint_id, reason)
+    return lambda tx, endpoint_id: app.queue.destinations.hold(tx, WEBHOOK, endpoint_id, reason)
+
+
+def _limit(per_minute: int | str | None) -> int | None:
+    """A whole number of tries a minute; `none`: no limit."""
+    word = str(per_minute).strip().lower()
+    if word == "none":
+        return None
+    limit = int(word) if re.fullmatch("[0-9]{1,9}", word) else 0
+    if not 1 <= limit <= endpoints.PER_MINUTE_MAX:
+        allowed = f"a whole number from 1 to {endpoints.PER_MINUTE_MAX}, or none"
+        raise Refusal("bad_per_minute", f"The limit of tries a minute is {allowed}; not {word[:40]!r}.")
+    return limit
 
 
 async def add(
@@ -51,18 +73,92 @@ async def add(
     url: str,
     events: str = "*",
     schedule: str = "standard",
+    per_minute: int | str | None = None,
     actor: str = "cli",
 ) -> dict[str, Any]:
     """Add an endpoint to a merchant; its secret is shown this once."""
     check_address(app, url)
+    limit = _limit(per_minute)
     hand = by(app, actor)
-    made = await app.db.write(lambda tx: endpoints.add(tx, merchant, url, hand, app.seal, events, schedule))
+
+    def work(tx: Connection) -> endpoints.NewEndpoint:
+        made = endpoints.add(tx, merchant, url, hand, app.seal, events, schedule)
+        if limit is not None:
+            app.queue.destinations.limit(tx, WEBHOOK, made.id, limit)
+        return made
+
+    made = await app.db.write(work)
     return {"id": made.id, "url": made.url, "secret": made.secret}
 
 
 async def listed(app: Application, *, merchant: str | None = None) -> list[dict[str, Any]]:
     """Endpoints, without their secrets."""
-    return [told(row) for row in await app.db.read(endpoints.listed, merchant)]
+    now_ms = app.clock()
+    d = outbox_tables.destinations.c
+
+    def look(tx: Connection) -> list[dict[str, Any]]:
+        opened = select(d.destination, d.paused_until_ms, d.opened_ms).where(d.topic == WEBHOOK, d.opened_ms > 0)
+        circuits = {
+            row.destination: Standing(paused_until_ms=row.paused_until_ms, opened_ms=row.opened_ms).circuit(now_ms)
+            for row in tx.execute(opened)
+        }
+        return [{**told(row), "circuit": circuits.get(row["id"], "closed")} for row in endpoints.listed(tx, merchant)]
+
+    return await app.db.read(look)
+
+
+async def show(app: Application, *, endpoint: str) -> dict[str, Any]:
+    """One endpoint: its settings, and how it stands."""
+    now_ms = app.clock()
+
+    def look(tx: Connection) -> dict[str, Any]:
+        row = endpoints.one(tx, endpoint)
+        stands = app.queue.destinations.standing(tx, WEBHOOK, endpoint)
+        paused = stands.paused_until_ms > now_ms
+        return {
+            **told(row, "failing_since_ms", "warnings", "warned_at_ms"),
+            "circuit": stands.circuit(now_ms),
+            "held": stands.held,
+            "per_minute": stands.per_minute,
+            "failures_in_a_row": stands.failures,
+            "failing_since": rfc3339(stands.failing_since_ms),
+            "warned_at": rfc3339(row["warned_at_ms"]),
+            "owed": stands.owed,
+            "owed_first": stands.first,
+            "owed_again": stands.again,
+            "paused_until": rfc3339(stands.paused_until_ms) if paused else None,
+            "next_due_at": rfc3339(stands.next_due_at_ms),
+        }
+
+    return await app.db.read(look)
+
+
+async def change(
+    app: Application,
+    *,
+    endpoint: str,
+    url: str | None = None,
+    events: str | None = None,
+    schedule: str | None = None,
+    per_minute: int | str | None = None,
+    actor: str = "cli",
+) -> dict[str, Any]:
+    """Change an endpoint's address, filter, schedule or limit; `per_minute` "none" ends the limit."""
+    if url is None and events is None and schedule is None and per_minute is None:
+        raise Refusal("nothing_to_change", "Say what to change: --url, --events, --schedule or --per-minute.")
+    if url is not None:
+        check_address(app, url)
+    limit = _limit(per_minute)
+    hand = by(app, actor)
+
+    def work(tx: Connection) -> None:
+        endpoints.change(tx, endpoint, hand, url, events, schedule)
+        if per_minute is not None:
+            app.queue.destinations.limit(tx, WEBHOOK, endpoint, limit)
+            hand.write_down(tx, "endpoint.limited", endpoint, f"{limit or 'none'} a minute")
+
+    await app.db.write(work)
+    return await show(app, endpoint=endpoint)
 
 
 async def disable(app: Application, *, endpoint: str, reason: str = "by hand", actor: str = "cli") -> dict[str, Any]:
@@ -72,16 +168,35 @@ async def disable(app: Application, *, endpoint: str, reason: str = "by hand", a
     return {"id": endpoint, "status": "disabled", "held": held}
 
 
-async def enable(app: Application, *, endpoint: str, send_held: bool = False, actor: str = "cli") -> dict[str, Any]:
-    """Send to an endpoint again; `send_held` also sends what was kept aside."""
+async def enable(
+    app: Application, *, endpoint: str, send_held: bool = True, actor: str = "cli", progress: Progress | None = None
+) -> dict[str, Any]:
+    """
+    Send to an endpoint again, and with it what was kept aside, as fast as it takes it; retries go at once too.
+
+    Without `send_held` what was kept aside is given up first: it counts as failed, and `deliveries recover` can bring
+    it later. Long lists are worked on piece by piece; whoever is interrupted calls it again.
+    """
     hand = by(app, actor)
+    places = app.queue.destinations
+    given_up = 0
+    if not send_held and (await app.db.read(endpoints.one, endpoint))["status"] == "disabled":
+        while count := await app.db.write(
+            places.give_up, WEBHOOK, endpoint, app.clock(), PIECE, "given_up_when_enabled"
+        ):
+            given_up += count
+            if progress:
+                progress(given_up, None)
 
     def release(tx: Connection, endpoint_id: str) -> int:
-        return app.queue.release(tx, WEBHOOK, endpoint_id, hand.now_ms)
+        return places.release(tx, WEBHOOK, endpoint_id)
 
-    sent = await app.db.write(lambda tx: endpoints.enable(tx, endpoint, hand, release if send_held else None))
+    owed = await app.db.write(lambda tx: endpoints.enable(tx, endpoint, hand, release))
     app.nudge()
-    return {"id": endpoint, "status": "enabled", "sent": sent}
+    while await app.db.write(places.hurry, WEBHOOK, endpoint, app.clock(), PIECE) == PIECE:
+        app.nudge()
+    app.nudge()
+    return {"id": endpoint, "status": "enabled", "sent": owed, "given_up": given_up}
 
 
 async def rotate_secret(

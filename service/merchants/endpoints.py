@@ -29,6 +29,7 @@ OVERLAP_MS_MAX = 30 * 24 * 3_600_000
 ENDPOINTS_MAX = 50
 LIVE_SECRETS_MAX = 5
 URL_CHARACTERS_MAX = 2_000
+PER_MINUTE_MAX = 60_000
 ALL = "*"
 
 Hold = Callable[[Connection, str], int]
@@ -100,6 +101,29 @@ def one(tx: Connection, endpoint_id: str) -> dict[str, Any]:
     return dict(row._mapping)
 
 
+def change(
+    tx: Connection,
+    endpoint_id: str,
+    by: By,
+    url: str | None = None,
+    events: str | None = None,
+    schedule: str | None = None,
+) -> None:
+    """Change what is given, under the same rules as `add`; what is owed already goes to the new address."""
+    _refuse_disabled(tx, one(tx, endpoint_id)["merchant_id"])
+    values: dict[str, str] = {}
+    if url is not None:
+        values["url"] = checked_url(url)
+    if events is not None:
+        values["events"] = _filter(events)
+    if schedule is not None:
+        values["schedule"] = _schedule(schedule)
+    if values:
+        tx.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
+        told = values | ({"url": urlsplit(values["url"]).hostname or ""} if url else {})
+        by.write_down(tx, "endpoint.changed", endpoint_id, ", ".join(f"{name}: {told[name]}" for name in sorted(told)))
+
+
 def disable(tx: Connection, endpoint_id: str, reason: str, by: By, hold: Hold) -> int:
     """Send nothing more there; what is owed is kept aside, nothing is dropped. Returns how many are held."""
     if one(tx, endpoint_id)["status"] == "enabled":
@@ -112,14 +136,16 @@ def disable(tx: Connection, endpoint_id: str, reason: str, by: By, hold: Hold) -
     return hold(tx, endpoint_id)
 
 
-def enable(tx: Connection, endpoint_id: str, by: By, release: Hold | None) -> int:
-    """Send there again. `release` lets go of what was kept aside; None leaves it held. Returns how many go now."""
+def enable(tx: Connection, endpoint_id: str, by: By, release: Hold) -> int:
+    """Send there again. `release` lets go of what was kept aside. Returns how much is owed now."""
     if one(tx, endpoint_id)["status"] == "disabled":
         tx.execute(
-            update(endpoints).where(endpoints.c.id == endpoint_id).values(status="enabled", disabled_reason=None)
+            update(endpoints)
+            .where(endpoints.c.id == endpoint_id)
+            .values(status="enabled", disabled_reason=None, failing_since_ms=None, warnings=0, warned_at_ms=None)
         )
         by.write_down(tx, "endpoint.enabled", endpoint_id)
-    return release(tx, endpoint_id) if release else 0
+    return release(tx, endpoint_id)
 
 
 def rotate(tx: Connection, endpoint_id: str, by: By, seal: Seal, overlap_ms: int = OVERLAP_MS) -> str:
