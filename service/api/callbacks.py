@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -25,22 +26,28 @@ from service.providers.base import BODY_BYTES_MAX, Incoming
 
 log: Any = structlog.get_logger()
 
+# The figures behind these limits: docs/limits.md.
 ROUTE = "/webhooks/{provider}"
 BODY_DEADLINE_S = 5.0
+BODY_PIECES_MAX = 1_024
+"""Parts in which one body may come. By the byte, 256 kB cost the loop seconds; a packet at a time is 180 parts."""
+BODIES_BYTES_MAX = 32 * 1024 * 1024
+"""Of all bodies that are still coming. One that comes whole, as providers' do, is never counted and never refused."""
 HEADERS_MAX = 64
-HEADER_BYTES_MAX = 32 * 1024
-"""All headers together; no provider sends a tenth of it."""
+HEADER_BYTES_MAX = 12 * 1024
+"""All headers together; no provider sends a quarter of it."""
 
 
 _CLOSE = [(b"connection", b"close")]  # what is still coming is not read
-_MORE = {503: [(b"retry-after", b"5")], 408: _CLOSE, 413: _CLOSE, 431: _CLOSE}
+_AGAIN = [(b"retry-after", b"5")]
+_MORE = {503: _AGAIN, 400: _CLOSE, 408: _CLOSE, 413: _CLOSE, 431: _CLOSE}
 
 
 class _Fault(Exception):
-    def __init__(self, status: int, code: str, detail: str) -> None:
+    def __init__(self, status: int, code: str, detail: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
         super().__init__(detail)
         self.status, self.code, self.detail = status, code, detail
-        self.headers = _MORE.get(status, [])
+        self.headers = _MORE.get(status, []) if headers is None else headers
 
 
 class CallbackRoutes:
@@ -48,7 +55,7 @@ class CallbackRoutes:
 
     def __init__(self, registry: Callable[[], Registry], intake: Intake, metrics: Metrics) -> None:
         self._registry, self._intake, self._metrics = registry, intake, metrics
-        self._deadline = _Deadline()
+        self._bodies = _Bodies()
         self.answering = 0
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -84,7 +91,7 @@ class CallbackRoutes:
         account = _account(registry, name, tail, provider.capabilities.token_in_path)
         headers = list(scope["headers"])
         _check(headers)
-        body = await self._deadline.keep(_read(receive))
+        body = await self._bodies.read(receive)
         if account is None:
             # A wrong or missing secret token in the address: the same answer as to a wrong signature.
             self._metrics.callback_refused(name, "wrong_token")
@@ -134,40 +141,38 @@ def _check(headers: Sequence[tuple[bytes, bytes]]) -> None:
         raise _Fault(431, "headers_too_large", f"At most {HEADERS_MAX} headers of {HEADER_BYTES_MAX} bytes in all.")
 
 
-async def _read(receive: Receive) -> bytes:
-    """The whole body, refused while it is still coming once it is too large."""
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise _Fault(400, "incomplete", "The connection ended before the body did.")
-        chunk: bytes = message["body"]
-        if len(body) + len(chunk) > BODY_BYTES_MAX:
-            raise _too_large()
-        if not message.get("more_body", False):
-            return bytes(body + chunk) if body else chunk
-        body += chunk
-
-
 def _too_large() -> _Fault:
     return _Fault(413, "too_large", f"A callback has at most {BODY_BYTES_MAX} bytes.")
 
 
-class _Deadline:
+def _too_slow() -> _Fault:
+    return _Fault(408, "too_slow", f"The body has to be here within {BODY_DEADLINE_S:g} s.")
+
+
+def _no_room() -> _Fault:
+    return _Fault(503, "no_room", "Too many bodies are on their way at once; send it again.", _AGAIN + _CLOSE)
+
+
+class _Bodies:
     """
-    One deadline for all bodies that are being read, looked at every `LOOK_S`: a timer for each of thousands a second
-    costs a tenth of the intake, and nobody needs this one to be exact.
+    All bodies that are still coming, under one deadline and one budget of memory.
+
+    The deadline is looked at every `LOOK_S`: a timer for each of thousands a second costs a tenth of the intake, and
+    nobody needs this one to be exact. When the budget is spent, whoever has been sending for longest makes room: a
+    flood of halves then pushes out its own and not the next honest callback.
     """
 
     LOOK_S = 0.2
 
     def __init__(self) -> None:
         self._ends: dict[asyncio.Task[Any], float] = {}
-        self._late: set[asyncio.Task[Any]] = set()
+        self._holding: OrderedDict[asyncio.Task[Any], bytearray] = OrderedDict()
+        self._held = 0  # bytes in `_holding`
+        self._sent_away: dict[asyncio.Task[Any], Callable[[], _Fault]] = {}
         self._looking = False
 
-    async def keep(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
-        """Await it, at most `BODY_DEADLINE_S` (and at most a look more)."""
+    async def read(self, receive: Receive) -> bytes:
+        """The whole body. Raises _Fault: too large, too slow, in too many parts, or sent away for want of room."""
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -176,21 +181,60 @@ class _Deadline:
             self._looking = True
             loop.call_later(self.LOOK_S, self._look, loop)
         try:
-            return await reading
+            return await self._whole(receive, task)
         except asyncio.CancelledError:
-            if task not in self._late:
+            if task not in self._sent_away:
                 raise
-            self._late.discard(task)
             task.uncancel()
-            raise _Fault(408, "too_slow", f"The body has to be here within {BODY_DEADLINE_S:g} s.") from None
+            # In no variable: an exception that its own frame holds is a circle, and with it the server's end of the
+            # connection stays open until the garbage collector comes by; the server then cannot stop either.
+            raise self._sent_away.pop(task)() from None  # noqa: RSE102 - what is kept makes one
         finally:
             del self._ends[task]
+            self._let_go(task)
+
+    async def _whole(self, receive: Receive, task: asyncio.Task[Any]) -> bytes:
+        body, pieces = bytearray(), 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _Fault(400, "incomplete", "The connection ended before the body did.")
+            chunk: bytes = message["body"]
+            if len(body) + len(chunk) > BODY_BYTES_MAX:
+                raise _too_large()
+            if not message.get("more_body", False):
+                return bytes(body + chunk) if body else chunk
+            pieces += 1
+            if pieces > BODY_PIECES_MAX:
+                raise _Fault(400, "too_many_parts", f"A body comes in at most {BODY_PIECES_MAX} parts.")
+            body += chunk
+            self._held += len(chunk)
+            self._holding[task] = body
+            if self._held > BODIES_BYTES_MAX:
+                self._make_room(task)
+
+    def _make_room(self, asking: asyncio.Task[Any]) -> None:
+        while self._held > BODIES_BYTES_MAX:
+            oldest = next(iter(self._holding))
+            self._let_go(oldest)
+            if oldest is asking:
+                raise _no_room()
+            self._send_away(oldest, _no_room)
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        body = self._holding.pop(task, None)
+        if body is not None:
+            self._held -= len(body)
+
+    def _send_away(self, task: asyncio.Task[Any], fault: Callable[[], _Fault]) -> None:
+        if task not in self._sent_away:
+            self._sent_away[task] = fault
+            task.cancel()
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
-        for task in [task for task, ends in self._ends.items() if ends <= now and task not in self._late]:
-            self._late.add(task)
-            task.cancel()
+        for task in [task for task, ends in self._ends.items() if ends <= now]:
+            self._send_away(task, _too_slow)
         self._looking = bool(self._ends)
         if self._looking:
             loop.call_later(self.LOOK_S, self._look, loop)

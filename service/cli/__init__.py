@@ -19,12 +19,14 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Look whether everything is as it must be."),
     "merchant": ("merchant", "Merchants: create, list, disable."),
     "account": ("account", "Accounts at providers: add, list, rotate."),
-    "endpoint": ("endpoint", "Where a merchant wants webhooks: add, list, disable, enable, rotate-secret, test."),
+    "endpoint": ("endpoint", "Where a merchant wants webhooks: add, list, show, change, disable, enable, …"),
     "keys": ("keys", "API keys and master keys: create, list, revoke, rotate-master."),
     "payments": ("payments", "Payments: list, show."),
     "callbacks": ("callbacks", "What providers sent: list, show, replay."),
     "events": ("events", "What merchants were told: list, show."),
-    "deliveries": ("deliveries", "Webhooks: list, show, retry."),
+    "deliveries": ("deliveries", "Webhooks: list, show, retry, recover."),
+    "prune": ("prune", "Forget what is older than the settings say."),
+    "erase": ("erase", "Erase one person."),
     "callback": ("callback", "Send a real, signed callback, as a provider would."),
     "states": ("states", "The machines: every state and what leads where."),
     "migrate": ("migrate", "Bring the database to this version's shape."),
@@ -34,6 +36,13 @@ _COMMANDS: dict[str, tuple[str, str]] = {
 
 class _Late(click.Group):
     """A group that knows its commands' names and sentences, and imports them when they are called."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # Bytes that are not UTF-8 come as lone surrogates, which neither SQLite nor a terminal can write.
+        for number, argument in enumerate(args, 1):
+            if "\0" in argument or argument != argument.encode(errors="ignore").decode():
+                raise click.UsageError(f"Argument {number} is no text: it has a NUL or bytes that are not UTF-8.", ctx)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -49,7 +49,7 @@ def test_faults_of_the_transport_get_their_4xx_with_a_problem(tmp_path: Path) ->
                 ("/webhooks/stripe", gzip.compress(PAID), {"Content-Encoding": "gzip"}, 415, "urn:caisse:compressed"),
                 ("/webhooks/stripe", b"x" * (256 * 1024 + 1), {}, 413, "urn:caisse:too_large"),
                 ("/webhooks/stripe", PAID, {f"X-{n}": "a" for n in range(80)}, 431, "urn:caisse:headers_too_large"),
-                ("/webhooks/stripe", PAID, {"X-Long": "a" * 40_000}, 431, "urn:caisse:headers_too_large"),
+                ("/webhooks/stripe", PAID, {"X-Long": "a" * 14_000}, 431, "urn:caisse:headers_too_large"),
             ]
             for path, body, headers, status, type_ in cases:
                 got, said = await t.post(path, body, headers)
@@ -133,7 +133,7 @@ def test_broken_http_is_4xx_or_a_closed_connection(tmp_path: Path) -> None:
 
 GARBAGE = [
     b"", b"v1=\xc3\xa9", b"t=,v1=", b"t=nan,v1=00", b"t=1_674,v1=00", "t=１２３,v1=00".encode(), b"t=1,v1=" + b"0" * 64,
-    b"t=99999999999999999999,v1=00", b"," * 5_000, b"t=1" + b",v1=00" * 4_000,
+    b"t=99999999999999999999,v1=00", b"," * 5_000, b"t=1" + b",v1=00" * 1_000,
 ]  # fmt: skip
 
 
