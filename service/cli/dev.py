@@ -2,8 +2,8 @@
 `caisse dev`: the whole thing on one machine, with traffic. What `make run` starts.
 
 The service runs in this process on its real port, as it would for a merchant; beside it the sandbox: a stand-in for the
-providers that are asked, a sample shop, a player of the six providers, and a screen. Everything it keeps lies in one
-directory of its own.
+providers that are asked, a sample shop and its neighbours, a player of the six providers, and a screen. All it keeps
+lies in one directory of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import random
 import secrets
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,19 @@ from service.ids import now_ms
 from service.lock import Held
 from service.merchants.tables import endpoints
 from service.sandbox.closing import Closing, check, last_position
+from service.sandbox.figures import grouped
 from service.sandbox.home import Home, one_start_at_a_time, prepare, refuse_production, write
 from service.sandbox.look import Look, see
 from service.sandbox.merchant import Counters, Shop, Trouble
+from service.sandbox.neighbours import EVENTS, Cycle, Listener, neighbours
 from service.sandbox.player import Played, Player
-from service.sandbox.screen import grouped, line, watch
+from service.sandbox.rows import recovery
+from service.sandbox.screen import lines, watch
 from service.sandbox.standin import Book, Entry, Keys, StandIn
 from service.sandbox.stories import Teller
 from service.schema import outbox_tables
 
+CYCLE = Cycle()
 SAVE_S = 10.0
 DRAIN_S = 6.0
 """How long the end waits for the queue to empty; retries that are due later are left waiting, as in a real stop."""
@@ -75,6 +80,8 @@ class Ended:
     closing: Closing
     played: Played
     shop: Counters
+    refused: int  # webhooks that a listener could not verify
+    recover: list[str]  # the commands that bring what failed
 
 
 async def demonstrate(home: Home, options: Options, console: Console, starting: contextlib.ExitStack) -> Ended:
@@ -98,15 +105,17 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
         cleanup.push_async_callback(standin.stop)
         trouble = Trouble(options.failures, rng=random.Random(luck.random()))  # noqa: S311
         shop = Shop(trouble=trouble, port=home.ports["shop"])
-        await shop.start()
-        cleanup.push_async_callback(shop.stop)
+        listeners = [Listener("shop", shop), *neighbours(home.ports, CYCLE)]
+        for listener in listeners:
+            await listener.shop.start()
+            cleanup.push_async_callback(listener.shop.stop)
         app = build(settings)
-        if "secret" in home.shop:
-            shop.secrets = [home.shop["secret"]]  # what the last run still owed is delivered at once
+        for listener in listeners:
+            _remember(home, listener)  # what the last run still owed is delivered at once
         await app.start()
         cleanup.push_async_callback(app.stop)
         starting.close()
-        await _open_shop(app, home, shop)
+        await _open_shop(app, home, listeners)
         since = await app.db.read(last_position)
 
         player = Player(
@@ -117,7 +126,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
             rate=options.rate,
             book=book,
         )
-        look = Look(app, shop, player)
+        look = Look(app, listeners, player, lambda command: _look_command(home, command))
         _introduce(console, home, settings, shop, options)
         playing = asyncio.create_task(player.run(stop))
         failing = asyncio.create_task(app.failed.wait())
@@ -134,40 +143,74 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
             await asyncio.gather(playing, keeping)
         if app.failed.is_set():
             raise StorageFailed
-        await _drain(app, hurry)
+        for listener in listeners:
+            listener.shop.let_go()  # nobody waits ten seconds for the one that hangs
+        await _drain(app, listeners, hurry)
+        last = await look()
         if options.plain or not console.is_terminal:
-            _sayer(console)(line(await look()))
-        remembered = len(shop.ledger.seen) < shop.ledger.LIMIT
+            for text in lines(last):
+                _sayer(console)(text)
         closing = await app.db.read(
             check,
             outbox_tables,
             tuple(player.acknowledged),
             since,
-            frozenset(shop.ledger.seen) if remembered else None,
+            listeners,
             deadline_ms=60_000,
         )
-    return Ended(closing, player.played, shop.counters)
+    refused = sum(listener.shop.counters.refused for listener in listeners)
+    offered = [recovery(replace(row, manner=""), now_ms()) for row in last.rows]
+    commands = [_look_command(home, command) for command in offered if command]
+    return Ended(closing, player.played, shop.counters, refused, commands)
 
 
-async def _open_shop(app: Application, home: Home, shop: Shop) -> None:
-    """Create the shop's merchant once; a later run finds it again, and tells caisse if the shop has moved."""
-    url = shop.url
-    if home.shop:
-        found = await app.db.write(_move, home.shop["endpoint"], url)
-        if found == "disabled":
-            await endpoint_commands.enable(app, endpoint=home.shop["endpoint"], send_held=True, actor="dev")
-        if found:
-            shop.secrets = [home.shop["secret"]]
-            return
-    made = await merchant_commands.create(app, name="Boutique de démonstration", webhook_url=url, actor="dev")
-    home.shop = {
-        "merchant": made["id"],
-        "api_key": made["api_key"],
-        "endpoint": made["endpoint"]["id"],
-        "secret": made["endpoint"]["secret"],
-    }
-    home.save()
-    shop.secrets = [home.shop["secret"]]
+async def _open_shop(app: Application, home: Home, listeners: Sequence[Listener]) -> None:
+    """
+    Create the shop's merchant and the neighbours' endpoints once; a later run finds them again, and tells caisse if
+    they have moved.
+    """
+    shop, *others = listeners
+    if not await _known(app, shop):
+        made = await merchant_commands.create(
+            app, name="Boutique de démonstration", webhook_url=shop.shop.url, actor="dev"
+        )
+        home.shop = {
+            "merchant": made["id"],
+            "api_key": made["api_key"],
+            "endpoint": made["endpoint"]["id"],
+            "secret": made["endpoint"]["secret"],
+        }
+        home.neighbours = {}
+        home.save()
+    for listener in others:
+        if listener.name in home.neighbours and await _known(app, listener):
+            continue
+        added = await endpoint_commands.add(
+            app,
+            merchant=home.shop["merchant"],
+            url=listener.shop.url,
+            events=EVENTS,
+            schedule=listener.schedule,
+            actor="dev",
+        )
+        home.neighbours[listener.name] = {"endpoint": added["id"], "secret": added["secret"]}
+        home.save()
+    for listener in listeners:
+        _remember(home, listener)
+
+
+async def _known(app: Application, listener: Listener) -> bool:
+    found = await app.db.write(_move, listener.endpoint, listener.shop.url)
+    if found == "disabled":
+        await endpoint_commands.enable(app, endpoint=listener.endpoint, send_held=True, actor="dev")
+    return bool(found)
+
+
+def _remember(home: Home, listener: Listener) -> None:
+    """Give a listener the endpoint and the secret that it was made with, if it was."""
+    kept = home.shop if listener.name == "shop" else home.neighbours.get(listener.name, {})
+    if "secret" in kept:
+        listener.endpoint, listener.shop.secrets = kept["endpoint"], [kept["secret"]]
 
 
 def _move(tx: Connection, endpoint_id: str, url: str) -> str:
@@ -189,12 +232,12 @@ def _stop_on_signals(stop: asyncio.Event, hurry: asyncio.Event) -> None:
         loop.add_signal_handler(number, asked)
 
 
-async def _drain(app: Application, hurry: asyncio.Event) -> None:
+async def _drain(app: Application, listeners: Sequence[Listener], hurry: asyncio.Event) -> None:
     """Wait a little for what is due now; what is due later waits for the next start."""
     loop = asyncio.get_running_loop()
     until_s = loop.time() + DRAIN_S
     while loop.time() < until_s and not hurry.is_set():
-        seen = await app.db.read(see, outbox_tables, now_ms())
+        seen = await app.db.read(see, outbox_tables, now_ms(), listeners)
         if not seen.busy:
             return
         await asyncio.sleep(0.1)
@@ -242,6 +285,7 @@ def _introduce(console: Console, home: Home, settings: Settings, shop: Shop, opt
     say("caisse dev: the service, six providers that call it, a shop that sometimes fails")
     say(f"  service    {settings.own_url}   /webhooks/<provider>, /readyz, /metrics")
     say(f"  shop       {shop.url}")
+    say("  beside it  books is well, stock never answers, courier is down now and then")
     say(f"  API key    {home.shop.get('api_key', '')}")
     say(f"  operator   password {home.secrets['admin_password']}")
     say(f"  kept in    {home.directory}   the service's log is {home.log.name}")
@@ -261,17 +305,22 @@ def summarise(ended: Ended, console: Console) -> None:
     say(f"           {grouped(closing.worked_on)} of {grouped(closing.callbacks)} different ones worked on")
     say(f"Webhooks   {grouped(shop.verified)} verified by the shop, {grouped(shop.on_purpose)} failed on purpose")
     say(f"           {grouped(shop.retried)} got by a retry, {grouped(shop.repeat)} repeats dropped")
-    say(
-        f"Events     {grouped(closing.events)} told, {grouped(closing.delivered)} delivered,"
-        f" {grouped(closing.waiting)} waiting for their next try"
-    )
+    say(f"Events     {grouped(closing.events)} told")
+    for name, told in closing.told.items():
+        say(
+            f"  {name:<9}{grouped(told.delivered)} delivered"
+            + (f", {grouped(told.waiting)} waiting for their next try" if told.waiting else "")
+            + (f", {grouped(told.failed)} failed and kept" if told.failed else "")
+        )
+    for command in ended.recover:
+        say(f"           when it runs again, {command}")
     for number, words in (
         (closing.unfinished, "callbacks have work or a question open; the next start goes on"),
         (closing.aside, "callbacks set aside (parked or deferred)"),
         (played.owed, "callbacks not acknowledged before the end"),
         (played.given_up, "callbacks that the player gave up"),
         (played.refused, "callbacks refused, which should not be"),
-        (shop.refused, "webhooks that the shop could not verify, which should not be"),
+        (ended.refused, "webhooks that could not be verified, which should not be"),
     ):
         if number:
             say(f"           {grouped(number)} {words}")
@@ -281,7 +330,7 @@ def summarise(ended: Ended, console: Console) -> None:
             say(f"           {what}")
     else:
         say("Nothing was lost: every acknowledged callback was kept and worked on,")
-        say("every event is delivered or waiting for its next try.")
+        say("every event is delivered, owed, or kept as failed where nobody answered.")
 
 
 def _sayer(console: Console) -> Any:
@@ -335,5 +384,5 @@ def dev(directory: Path, rate: float, failures: float, seed: int | None, duratio
         os._exit(STORAGE_FAILED)
     summarise(ended, console)
     closing = ended.closing
-    if closing.lost or ended.played.refused or ended.shop.refused:
+    if closing.lost or ended.played.refused or ended.refused:
         raise SystemExit(1)

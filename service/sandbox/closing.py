@@ -11,17 +11,26 @@ from outbox.tables import Tables
 from service.callbacks.tables import callbacks
 from service.merchants.events import WEBHOOK
 from service.merchants.tables import events
+from service.sandbox.neighbours import Listener
+
+
+@dataclass(slots=True)
+class Told:
+    """What became of this run's events at one endpoint."""
+
+    delivered: int = 0
+    waiting: int = 0  # their next try is still to come
+    failed: int = 0  # given up, kept, and not brought since: `caisse deliveries recover` brings them
 
 
 @dataclass(slots=True)
 class Closing:
-    """Whether anything was lost. Every number but the first three should be zero, or has an innocent name."""
+    """Whether anything was lost. What is not worked on or delivered should be zero, or has an innocent name."""
 
     callbacks: int = 0
     worked_on: int = 0
     events: int = 0
-    delivered: int = 0
-    waiting: int = 0  # events whose next try is still to come
+    told: dict[str, Told] = field(default_factory=dict)  # by the listener's name, or the endpoint of a stranger
     unfinished: int = 0  # callbacks whose work, or whose question to the provider, is still to come
     aside: int = 0  # parked or deferred: kept for a person, or for what they wait for
     lost: list[str] = field(default_factory=list)
@@ -32,12 +41,13 @@ def check(
     tables: Tables,
     acknowledged: Sequence[tuple[str, str]],
     since_position: int,
-    shop_knows: frozenset[str] | None,
+    listeners: Sequence[Listener],
 ) -> Closing:
     """
-    Follow every acknowledged callback to its end, every event to the shop.
+    Follow every acknowledged callback to its end, every event to each listener it was promised to.
 
-    `shop_knows`: ids of the events that the shop has really got, None where it does not remember them all.
+    A listener's ledger says what it has really got. One that is patient may be owed and may fail; of another one a
+    webhook that was given up is lost.
     """
     closing = Closing(callbacks=len(acknowledged))
     m = tables.messages.c
@@ -65,23 +75,33 @@ def check(
         elif status in ("parked", "deferred"):
             closing.aside += 1
         closing.worked_on += status in ("processed", "ignored")
-    states: dict[str, set[str]] = {}
+    named = {listener.endpoint: listener for listener in listeners}
+    states: dict[tuple[str, str], set[str]] = {}
     for row in tx.execute(
-        select(events.c.id, m.state)
+        select(events.c.id, m.destination, m.state)
         .select_from(events.outerjoin(tables.messages, (m.subject == events.c.id) & (m.topic == WEBHOOK)))
         .where(events.c.position > since_position)
     ):
-        states.setdefault(row[0], set()).add(row[1] or "none")
-    closing.events = len(states)
-    for event_id, said in states.items():
-        if said & {"none", "dead"}:
-            closing.lost.append(f"event {event_id}: {'given up' if 'dead' in said else 'promised to nobody'}")
-        elif said == {"done"}:
-            closing.delivered += 1
-            if shop_knows is not None and event_id not in shop_knows:
-                closing.lost.append(f"event {event_id}: recorded as delivered, the shop never got it")
+        states.setdefault((row[0], row[1] or ""), set()).add(row[2] or "")
+    closing.events = len({event_id for event_id, _ in states})
+    closing.told = {listener.name: Told() for listener in listeners}
+    for (event_id, endpoint), said in states.items():
+        if not endpoint:
+            closing.lost.append(f"event {event_id}: promised to nobody")
+            continue
+        listener = named.get(endpoint)
+        title = listener.name if listener else endpoint
+        told = closing.told.setdefault(title, Told())
+        if "done" in said:
+            told.delivered += 1
+            if listener and not listener.shop.ledger.knows(event_id):
+                closing.lost.append(f"event {event_id}: recorded as delivered, the {title} never got it")
+        elif "pending" in said:
+            told.waiting += 1
         else:
-            closing.waiting += 1
+            told.failed += 1
+            if listener and not listener.patient:
+                closing.lost.append(f"event {event_id}: given up, though the {title} was well")
     return closing
 
 
@@ -89,7 +109,7 @@ def _open_work(tx: Connection, tables: Tables) -> tuple[set[str], set[str]]:
     """Ids of callbacks that somebody still works or asks for, and of those that were given up."""
     m = tables.messages.c
     pending, dead = set[str](), set[str]()
-    for state, ids in (("pending", pending), ("held", pending), ("dead", dead)):
+    for state, ids in (("pending", pending), ("dead", dead)):
         rows = tx.execute(select(m.subject).where(m.state == state, m.topic.not_in((WEBHOOK, "deferred"))))
         ids |= {row[0] for row in rows}
     return pending, dead

@@ -23,7 +23,7 @@ from service.errors import Refusal
 from service.lock import Lock
 
 MARK = "# Written by `caisse dev` at each start, with made-up secrets. Nothing real belongs here."
-PORTS = {"service": 8080, "standin": 8090, "shop": 8091}
+PORTS = {"service": 8080, "standin": 8090, "shop": 8091, "books": 8092, "stock": 8093, "courier": 8094}
 START_S = 30.0
 
 
@@ -41,7 +41,8 @@ class Home:
     directory: Path
     secrets: dict[str, str]
     ports: dict[str, int]
-    shop: dict[str, str] = field(default_factory=dict)  # merchant, endpoint, secret, api_key, port it was made for
+    shop: dict[str, str] = field(default_factory=dict)  # merchant, endpoint, secret, api_key
+    neighbours: dict[str, dict[str, str]] = field(default_factory=dict)  # name -> endpoint, secret
 
     @property
     def config(self) -> Path:
@@ -66,7 +67,7 @@ class Home:
     def save(self) -> None:
         """Write it all, readable by the owner alone."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = {"secrets": self.secrets, "ports": self.ports, "shop": self.shop}
+        kept = {"secrets": self.secrets, "ports": self.ports, "shop": self.shop, "neighbours": self.neighbours}
         write(self.directory / "dev.json", json.dumps(kept, indent=1))
         write(self.config, _toml(self))
 
@@ -92,6 +93,7 @@ def prepare(directory: Path) -> Home:
             home.secrets |= {name: str(value) for name, value in found["secrets"].items()}
             home.ports |= {name: int(value) for name, value in found["ports"].items()}
             home.shop = {name: str(value) for name, value in found["shop"].items()}
+            home.neighbours = {name: dict(value) for name, value in found.get("neighbours", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CannotStart(f"{kept} cannot be read; remove the directory to begin anew.") from error
     taken: set[int] = set()

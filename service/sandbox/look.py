@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, Integer, case, cast, func, select
+from sqlalchemy import Connection, Integer, and_, case, cast, exists, func, not_, select
 
+from outbox.destinations import Destinations
 from outbox.tables import Tables
 from service.application import Application
 from service.callbacks.tables import callbacks
@@ -16,9 +17,12 @@ from service.ids import now_ms
 from service.merchants.events import WEBHOOK
 from service.payments.tables import payments
 from service.providers import PROVIDERS
-from service.sandbox.merchant import Receipt, Shop
+from service.sandbox.figures import money
+from service.sandbox.merchant import Receipt
+from service.sandbox.neighbours import Listener
 from service.sandbox.player import Player
-from service.sandbox.screen import Inflow, Outflow, Rates, Snapshot, Sums, money, time_of_day
+from service.sandbox.rows import Row, news, recovery
+from service.sandbox.screen import Inflow, Outflow, Rates, Snapshot, Sums, time_of_day
 from service.schema import outbox_tables
 
 _PAID = ("succeeded", "partially_refunded", "refunded")
@@ -35,12 +39,13 @@ class Seen:
     outflow: Outflow
     due: int
     oldest_due_ms: int
-    busy: int  # callbacks and questions that are due: what the end waits for
+    busy: int  # callbacks, questions and webhooks that are due, or in flight: what the end waits for
+    rows: Mapping[str, Row]  # by endpoint
     took_ms: int
 
 
-def see(tx: Connection, tables: Tables, at_ms: int) -> Seen:
-    """Everything the screen shows of the database."""
+def see(tx: Connection, tables: Tables, at_ms: int, listeners: Sequence[Listener]) -> Seen:
+    """Everything the screen shows of the database, with a row for each of the listeners."""
     began_ms = now_ms()
     found = {
         (row[0], row[1]): (row[2], row[3])
@@ -71,7 +76,9 @@ def see(tx: Connection, tables: Tables, at_ms: int) -> Seen:
     m = tables.messages.c
     tried = case((m.tries > 0, 1), else_=0)
     resting = case((m.claim == m.settled_claim, 1), else_=0)
-    is_due = cast(m.due_at_ms <= at_ms, Integer)
+    # What waits for one who hangs or is down is in his row; it delays nobody.
+    counts = m.destination.not_in([listener.endpoint for listener in listeners if listener.patient])
+    is_due = cast(and_(m.due_at_ms <= at_ms, counts), Integer)
     pending = {
         row[0]: row
         for row in tx.execute(
@@ -80,14 +87,15 @@ def see(tx: Connection, tables: Tables, at_ms: int) -> Seen:
                 func.count(),
                 func.sum(tried),
                 func.sum(is_due),
-                func.min(m.due_at_ms),
-                func.min(case(((m.tries > 0) & (m.claim == m.settled_claim), m.due_at_ms))),
-                func.sum(case(((is_due == 1) | (resting == 0), 1), else_=0)),
+                func.min(case((counts, m.due_at_ms))),
+                func.min(case((and_(counts, m.tries > 0, m.claim == m.settled_claim), m.due_at_ms))),
+                func.sum(case((and_(counts, (is_due == 1) | (resting == 0)), 1), else_=0)),
             )
             .where(m.state == "pending")
             .group_by(m.topic)
         )
     }
+    rows = _rows(tx, tables, at_ms, listeners)
     ended = {
         row[0]: row[1]
         for row in tx.execute(
@@ -100,22 +108,70 @@ def see(tx: Connection, tables: Tables, at_ms: int) -> Seen:
         next_retry_s = max(0.0, (webhook[5] - at_ms) / 1000)
     outflow = Outflow(
         delivered=ended.get("done", 0),
-        waiting=(webhook[1] - webhook[2] if webhook is not None else 0) + ended.get("held", 0),
+        waiting=webhook[1] - webhook[2] if webhook is not None else 0,
         retrying=webhook[2] if webhook is not None else 0,
         dead=ended.get("dead", 0),
         next_retry_s=next_retry_s,
     )
     due = sum(row[3] for row in pending.values())
-    oldest = min((row[4] for row in pending.values()), default=at_ms)
+    oldest = min((row[4] for row in pending.values() if row[4] is not None), default=at_ms)
     busy = sum(row[6] for topic, row in pending.items() if topic != "deferred")
-    return Seen(found, paid, disputed, outflow, due, max(0, at_ms - oldest), busy, now_ms() - began_ms)
+    return Seen(found, paid, disputed, outflow, due, max(0, at_ms - oldest), busy, rows, now_ms() - began_ms)
+
+
+def _rows(tx: Connection, tables: Tables, at_ms: int, listeners: Sequence[Listener]) -> dict[str, Row]:
+    m, other = tables.messages.c, tables.messages.alias().c
+    brought = exists().where(
+        other.subject == m.subject, other.destination == m.destination, other.state.in_(("done", "pending"))
+    )
+    counts: dict[tuple[str, str], int] = {}
+    flying: dict[str, int] = {}
+    for name, state, number, claimed in tx.execute(
+        select(m.destination, m.state, func.count(), func.sum(cast(m.claim > m.settled_claim, Integer)))
+        .where(m.topic == WEBHOOK)
+        .group_by(m.destination, m.state)
+    ):
+        counts[name, state] = number
+        flying[name] = flying.get(name, 0) + claimed
+    missed = {
+        row[0]: (row[1], row[2])
+        for row in tx.execute(
+            select(m.destination, func.count(m.subject.distinct()), func.min(m.created_at_ms))
+            .where(m.topic == WEBHOOK, m.state == "dead", not_(brought))
+            .group_by(m.destination)
+        )
+    }
+    destinations = Destinations(tables)
+    rows: dict[str, Row] = {}
+    for listener in listeners:
+        name = listener.endpoint
+        standing = destinations.standing(tx, WEBHOOK, name)
+        missing, since_ms = missed.get(name, (0, 0))
+        rows[name] = Row(
+            name=listener.name,
+            endpoint=name,
+            circuit=standing.circuit(at_ms),
+            again_s=max(0, standing.paused_until_ms - at_ms) / 1000,
+            delivered=counts.get((name, "done"), 0),
+            owed=counts.get((name, "pending"), 0),
+            failed=counts.get((name, "dead"), 0),
+            missing=missing,
+            in_flight=flying.get(name, 0),
+            since_ms=since_ms,
+        )
+    return rows
 
 
 class Look:
     """Makes snapshots: one cheap read at most twice a second, and fewer when the tables have grown large."""
 
-    def __init__(self, app: Application, shop: Shop, player: Player) -> None:
-        self._app, self._shop, self._player = app, shop, player
+    def __init__(
+        self, app: Application, listeners: Sequence[Listener], player: Player, told: Callable[[str], str]
+    ) -> None:
+        """The first listener is the shop; `told` makes of a command what is to be typed in another terminal."""
+        self._app, self._listeners, self._player, self._command = app, listeners, player, told
+        self._shop = listeners[0].shop
+        self._rows: list[Row] = []
         self._began_ms = now_ms()
         self._rates = Rates()
         self._seen: Seen | None = None
@@ -129,10 +185,11 @@ class Look:
         if self._seen is None or at_ms >= self._next_ms:
             # A read that the busy database did not answer in time shows the last picture once more.
             with contextlib.suppress(StorageError):
-                self._seen = await self._app.db.read(see, outbox_tables, at_ms)
+                self._seen = await self._app.db.read(see, outbox_tables, at_ms, self._listeners)
                 self._next_ms = at_ms + max(450, 20 * self._seen.took_ms)
-        seen = self._seen or Seen({}, (), 0, Outflow(), 0, 0, 0, 0)
+        seen = self._seen or Seen({}, (), 0, Outflow(), 0, 0, 0, {}, 0)
         played, stats = self._player.played, self._app.db.stats
+        self._tell_changes([self._row(listener, seen, at_ms / 1000) for listener in self._listeners], at_ms / 1000)
         self._tell()
         return Snapshot(
             elapsed_s=(at_ms - self._began_ms) / 1000,
@@ -151,7 +208,24 @@ class Look:
             commits_per_s=self._rates.of("commits", stats.commits, at_ms / 1000),
             wal_bytes=stats.wal_bytes,
             happened=self._lines,
+            rows=self._rows,
+            hint=next((hint for row in self._rows if (hint := self._hint(row, at_ms))), None),
         )
+
+    def _row(self, listener: Listener, seen: Seen, at_s: float) -> Row:
+        row = seen.rows.get(listener.endpoint, Row(listener.name, listener.endpoint))
+        return replace(row, manner=listener.manner, took_s=listener.shop.delays.percentiles(at_s))
+
+    def _hint(self, row: Row, at_ms: int) -> tuple[str, str] | None:
+        command = recovery(row, at_ms)
+        if not command:
+            return None
+        return f"{row.name} is up again and misses {row.missing}. In another terminal:", self._command(command)
+
+    def _tell_changes(self, rows: list[Row], at_s: float) -> None:
+        for before, row in zip(self._rows, rows, strict=False):
+            self._lines += [(time_of_day(at_s), *said) for said in news(before, row)]
+        self._rows = rows
 
     def _inflow(self, name: str, seen: Seen, at_s: float) -> Inflow:
         rows = {status: found for (provider, status), found in seen.callbacks.items() if provider == name}

@@ -22,6 +22,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -83,6 +84,10 @@ class Ledger:
         self.seen: OrderedDict[str, None] = OrderedDict()
         self.payments: OrderedDict[str, tuple[int, str]] = OrderedDict()
 
+    def knows(self, event_id: str) -> bool:
+        """Whether it has got this event; of more than it can remember it believes it has."""
+        return event_id in self.seen or len(self.seen) >= self.LIMIT
+
     def take(self, event_id: str, event: Mapping[str, Any]) -> str:
         """Take an event once: "new" when something was learned, "repeat" or "older" when there is nothing to do."""
         if event_id in self.seen:
@@ -118,11 +123,12 @@ class Counters:
     repeat: int = 0
     older: int = 0
     retried: int = 0  # new ones that needed more than one try
+    hung: int = 0  # not answered, nothing kept, on purpose
 
     @property
     def on_purpose(self) -> int:
         """How often the shop misbehaved."""
-        return self.unavailable + self.lost + self.slow
+        return self.unavailable + self.lost + self.slow + self.hung
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +152,30 @@ class Trouble:
     rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - it decides what goes wrong
 
     def next(self) -> str:
-        """What happens to this request: "" | unavailable | lost | slow."""
+        """What happens to this request: "" | unavailable | lost | slow | hangs."""
         if self.rng.random() >= self.rate:
             return ""
         return self.rng.choice(("unavailable", "unavailable", "lost", "slow"))
+
+
+class Delays:
+    """How long webhooks took from being written down to their receipt: those of the last minute, 10,000 at most."""
+
+    WINDOW_S = 60.0
+
+    def __init__(self) -> None:
+        self._took: deque[tuple[float, float]] = deque(maxlen=10_000)  # received at, took; s
+
+    def note(self, at_s: float, took_s: float) -> None:
+        """One was received."""
+        self._took.append((at_s, max(took_s, 0.0)))
+
+    def percentiles(self, now_s: float) -> tuple[float, float] | None:
+        """The p50 and the p99 in seconds, or None when nothing came in the last minute."""
+        took = sorted(took_s for at_s, took_s in self._took if at_s > now_s - self.WINDOW_S)
+        if not took:
+            return None
+        return took[(len(took) - 1) // 2], took[-(-99 * len(took) // 100) - 1]
 
 
 class Shop:
@@ -169,11 +195,13 @@ class Shop:
         self.trouble = trouble or Trouble()
         self.counters = Counters()
         self.ledger = Ledger()
+        self.delays = Delays()
         self.receipts: deque[Receipt] = deque(maxlen=200)  # the newest
         self.recorded = 0  # how many there were in all
         self._tries: OrderedDict[str, int] = OrderedDict()
         self._clock_s = clock_s
         self._host, self._port = host, port
+        self._letting_go = asyncio.Event()
         self._runner: web.AppRunner | None = None
 
     @property
@@ -185,7 +213,7 @@ class Shop:
         """Listen on loopback; port 0 takes any free one."""
         app = web.Application(client_max_size=256 * 1024)
         app.router.add_post(self.PATH, self._receive)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
         self._port = self._runner.addresses[0][1]
@@ -196,6 +224,10 @@ class Shop:
         if self._runner:
             await self._runner.cleanup()
             self._runner = None
+
+    def let_go(self) -> None:
+        """Hang no longer: those who wait are answered 503, as is whoever comes now."""
+        self._letting_go.set()
 
     async def _receive(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
@@ -219,8 +251,12 @@ class Shop:
         event_id = request.headers["webhook-id"]
         tries = self._count_try(event_id)
         trouble = self.trouble.next()
-        if trouble == "unavailable":
-            counters.unavailable += 1
+        if trouble == "hangs":
+            # Until caisse hangs up: then aiohttp cancels this, and `stop` does the same.
+            counters.hung += 1
+            await self._letting_go.wait()
+        if trouble in ("unavailable", "hangs"):
+            counters.unavailable += trouble == "unavailable"
             self._remember(event_id, event, tries, trouble)
             return web.Response(status=503)
 
@@ -228,6 +264,7 @@ class Shop:
         self._count(outcome, tries)
         if outcome != "repeat":
             self._remember(event_id, event, tries, trouble)
+            self._time(event)
         if trouble == "lost" and request.transport is not None:
             # The shop has kept it but caisse never hears so: the next try is a repeat, and is dropped above.
             counters.lost += 1
@@ -242,6 +279,14 @@ class Shop:
         while len(self._tries) > Ledger.LIMIT:
             self._tries.popitem(last=False)
         return self._tries[event_id]
+
+    def _time(self, event: Mapping[str, Any]) -> None:
+        try:
+            made_s = datetime.fromisoformat(str(event.get("created_at"))).timestamp()
+        except ValueError:
+            return
+        now_s = self._clock_s()
+        self.delays.note(now_s, now_s - made_s)
 
     def _count(self, outcome: str, tries: int) -> None:
         counters = self.counters

@@ -20,12 +20,14 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from service.sandbox.figures import clock, count, figures, grouped, money, panel, short_figure, size, span
 from service.sandbox.merchant import Counters
+from service.sandbox.rows import Row, endpoints
+from service.sandbox.rows import plain as row_in_words
 
 FRAMES_PER_S = 2
 LINE_EVERY_S = 2.0
 CURRENCIES = ("XOF", "XAF", "EUR")
-_DECIMALS = {"XOF": 0, "XAF": 0, "EUR": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Outflow:
-    """Webhooks to the shop."""
+    """Webhooks to the shop and its neighbours."""
 
     delivered: int = 0
     waiting: int = 0  # not tried yet
@@ -83,50 +85,8 @@ class Snapshot:
     commits_per_s: float
     wal_bytes: int
     happened: Sequence[tuple[str, str, str]] = ()  # time of day, rich style, sentence
-
-
-# --- words ------------------------------------------------------------------------------------------
-
-
-def grouped(number: int) -> str:
-    """12500 -> "12 500", as it is written in French; the space does not break."""
-    return f"{number:,}".replace(",", "\u00a0")
-
-
-def money(minor: int, currency: str) -> str:
-    """Minor units as people write them: "12 500 XOF", "12,50 EUR"."""
-    return f"{_figure(minor, currency)}\u00a0{currency}"
-
-
-def _figure(minor: int, currency: str) -> str:
-    decimals = _DECIMALS.get(currency, 2)
-    whole, rest = divmod(minor, 10**decimals)
-    return grouped(whole) + (f",{rest:0{decimals}d}" if decimals else "")
-
-
-def _short_figure(minor: int, currency: str) -> str:
-    """At most nine characters, so that a column never breaks: from ten millions on "12,3 M"."""
-    units = minor / 10 ** _DECIMALS.get(currency, 2)
-    return _figure(minor, currency) if units < 10_000_000 else f"{units / 1_000_000:.1f}".replace(".", ",") + " M"
-
-
-def span(seconds: float) -> str:
-    """0.4 s, 12 s, 3 min, 2 h: as short as it is clear."""
-    if seconds < 9.95:
-        return f"{max(seconds, 0.0):.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def clock(seconds: float) -> str:
-    """Elapsed time as 1:02:03."""
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
-def _bytes(number: int) -> str:
-    return f"{number / 1_000_000:.1f} MB" if number >= 100_000 else f"{number / 1000:.0f} kB"
+    rows: Sequence[Row] = ()
+    hint: tuple[str, str] | None = None  # a sentence, and the command it speaks of
 
 
 def line(seen: Snapshot) -> str:
@@ -148,87 +108,100 @@ def line(seen: Snapshot) -> str:
     )
 
 
+def lines(seen: Snapshot) -> list[str]:
+    """The plain line, and one for the endpoints."""
+    rows = " | ".join(row_in_words(row) for row in seen.rows)
+    return [line(seen), *([f"{clock(seen.elapsed_s)} | to: {rows}"] if rows else [])]
+
+
 # --- the picture ------------------------------------------------------------------------------------
+
+
+TALL = 32
+"""Lines from which on there is room for the payments by currency and for what the shop did."""
 
 
 def draw(seen: Snapshot, heading: Sequence[str], width: int, height: int) -> RenderableType:
     """The whole picture, made for 80 x 24 and using more where there is more."""
-    happened_lines = max(1, height - len(heading) - 17 - 2)
+    above = [*heading[:1], *_hint(seen, width)] if seen.hint else list(heading)
+    wide, tall = width >= 116, height >= TALL
+    left = 82 if wide else 51
+    sizes = {"heading": len(above), "flows": 10, "endpoints": 3 + len(seen.rows), "sums": 7 if tall else 0}
+    happened_lines = max(1, height - sum(sizes.values()) - 2)
+    flows, sums = Layout(name="flows", size=10), Layout(name="sums", size=7)
+    flows.split_row(Layout(_inflows(seen, wide), size=left), Layout(_outflow(seen) if tall else _till(seen)))
+    sums.split_row(Layout(_payments(seen), size=left), Layout(_shop(seen)))
     layout = Layout()
     layout.split_column(
-        Layout(_heading(seen, heading), size=len(heading)),
-        Layout(name="flows", size=10),
-        Layout(name="sums", size=7),
+        Layout(_heading(seen, above), size=sizes["heading"]),
+        flows,
+        Layout(endpoints(seen.rows, wide, _queue(seen)), size=sizes["endpoints"]),
+        *([sums] if tall else []),
         Layout(_happened(seen, happened_lines), name="happened", minimum_size=3),
     )
-    wide = width >= 116
-    left = 82 if wide else 51
-    layout["flows"].split_row(Layout(_inflows(seen, wide), size=left), Layout(_outflow(seen)))
-    layout["sums"].split_row(Layout(_payments(seen), size=left), Layout(_shop(seen)))
     return layout
 
 
-def _heading(seen: Snapshot, heading: Sequence[str]) -> RenderableType:
+def _hint(seen: Snapshot, width: int) -> list[str | Text]:
+    """Sentence and command, without a frame, to be copied as they stand."""
+    if seen.hint is None:
+        return []
+    sentence, command = seen.hint
+    words = command.replace(" --", "\n--").split("\n")  # an option stays with its value
+    if max(map(len, words)) > width - 2:
+        words = command.split(" ")
+    lines: list[str] = [""]
+    for word in words:
+        if lines[-1] and len(lines[-1]) + len(word) + 3 > width:
+            lines.append("")
+        lines[-1] += f"{' ' if lines[-1] else ''}{word}"
+    # A backslash must be the very last character, and the screen fills lines up with blanks: so it goes to the end.
+    shown = [f"{one:<{width - 1}}\\" for one in lines[:-1]] + lines[-1:]
+    return [Text(sentence, style="bold yellow"), *(Text(one, style="bold") for one in shown)]
+
+
+def _heading(seen: Snapshot, heading: Sequence[str | Text]) -> RenderableType:
     first = Table.grid(expand=True)
     first.add_column(ratio=1, no_wrap=True)
     first.add_column(justify="right", no_wrap=True)
-    first.add_row(Text.from_markup(heading[0]), Text(f"{clock(seen.elapsed_s)}  Ctrl-C stops", style="dim"))
-    rest = [Text.from_markup(one, overflow="ellipsis") for one in heading[1:]]
+    first.add_row(_text(heading[0]), Text(f"{clock(seen.elapsed_s)}  Ctrl-C stops", style="dim"))
+    rest = [_text(one) for one in heading[1:]]
     for text in rest:
-        text.no_wrap = True
+        text.no_wrap, text.overflow = True, "ellipsis"
     return Group(first, *rest)
 
 
-def _panel(title: str, inside: RenderableType, subtitle: str | None = None) -> Panel:
-    return Panel(
-        inside,
-        title=f"[bold]{title}[/]",
-        subtitle=subtitle,
-        title_align="left",
-        subtitle_align="right",
-        border_style="bright_black",
-        padding=(0, 1),
-    )
+def _text(one: str | Text) -> Text:
+    return Text.from_markup(one) if isinstance(one, str) else one
 
 
-def _figures(*columns: str, widths: Sequence[int] = ()) -> Table:
-    """A table without lines. `widths` are at least so wide, so that nothing moves while figures grow."""
-    table = Table(box=None, expand=True, padding=(0, 1, 0, 0), header_style="dim", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(
-            name,
-            justify="left" if number == 0 else "right",
-            no_wrap=True,
-            min_width=widths[number] if widths else None,
-        )
-    return table
-
-
-def _count(number: int, style: str = "") -> Text:
-    return Text(grouped(number), style=style if number else "dim")
+def _queue(seen: Snapshot) -> str:
+    due = f"queue {grouped(seen.due)}" + (f", oldest {span(seen.oldest_due_s)}" if seen.due else "")
+    notes = f"[dim]{due} · {seen.commits_per_s:.0f} commits/s · WAL {size(seen.wal_bytes)}[/]"
+    return f"[bold red]{grouped(seen.shop.refused)} forged, refused[/] · {notes}" if seen.shop.refused else notes
 
 
 def _inflows(seen: Snapshot, wide: bool) -> Panel:
     names = ["", "received", "/s", "done", "waiting", "aside"]
     more = ["repeats", "ignored", "parked", "deferred"] if wide else []
-    table = _figures(*names, *more, widths=(8, 8, 5, 7, 7, 5, *(len(name) for name in more)))
+    table = figures(*names, *more, widths=(8, 8, 5, 7, 7, 5, *(len(name) for name in more)))
     everything = [*seen.inflows, _total(seen.inflows)]
     for inflow in everything:
         last = inflow is everything[-1]
         cells = [
             Text(inflow.title, style="bold" if last else ""),
-            _count(inflow.received),
+            count(inflow.received),
             Text(f"{inflow.per_s:.1f}", style="green" if inflow.per_s else "dim"),
-            _count(inflow.processed + inflow.ignored),
-            _count(inflow.waiting, "cyan"),
-            _count(inflow.parked + inflow.deferred + inflow.dead, "yellow"),
+            count(inflow.processed + inflow.ignored),
+            count(inflow.waiting, "cyan"),
+            count(inflow.parked + inflow.deferred + inflow.dead, "yellow"),
         ]
         if wide:
             cells += [
-                _count(inflow.repeated),
-                _count(inflow.ignored),
-                _count(inflow.parked, "yellow"),
-                _count(inflow.deferred, "yellow"),
+                count(inflow.repeated),
+                count(inflow.ignored),
+                count(inflow.parked, "yellow"),
+                count(inflow.deferred, "yellow"),
             ]
         table.add_row(*cells)
     total = everything[-1]
@@ -237,7 +210,7 @@ def _inflows(seen: Snapshot, wide: bool) -> Panel:
         notes += f", [yellow]{grouped(seen.postponed)} to come again[/]"
     if seen.refused:
         notes += f", [red]{grouped(seen.refused)} refused[/]"
-    return _panel("Callbacks from providers", table, notes)
+    return panel("Callbacks from providers", table, notes)
 
 
 def _total(inflows: Sequence[Inflow]) -> Inflow:
@@ -258,22 +231,36 @@ def _total(inflows: Sequence[Inflow]) -> Inflow:
 
 def _outflow(seen: Snapshot) -> Panel:
     out = seen.outflow
-    table = _figures("", "")
+    table = figures("", "")
     table.show_header = False
-    table.add_row("Delivered", _count(out.delivered, "green"))
-    table.add_row("Waiting", _count(out.waiting, "cyan"))
-    table.add_row("Retrying", _count(out.retrying, "yellow"))
+    table.add_row("Delivered", count(out.delivered, "green"))
+    table.add_row("Waiting", count(out.waiting, "cyan"))
+    table.add_row("Retrying", count(out.retrying, "yellow"))
     when = span(out.next_retry_s) if out.next_retry_s is not None else "-"
     table.add_row("  next in", Text(when, style="" if out.next_retry_s is not None else "dim"))
-    table.add_row("Given up", _count(out.dead, "bold red"))
-    table.add_row("Queue, due", _count(seen.due, "cyan"))
+    table.add_row("Given up", count(out.dead, "bold red"))
+    table.add_row("Queue, due", count(seen.due, "cyan"))
     table.add_row("  oldest", Text(span(seen.oldest_due_s) if seen.due else "-", style="" if seen.due else "dim"))
-    table.add_row("Database", f"{seen.commits_per_s:.0f} commits/s")
-    return _panel("Webhooks to the shop", table, f"[dim]WAL {_bytes(seen.wal_bytes)}[/]")
+    return panel("All webhooks", table)
+
+
+def _till(seen: Snapshot) -> Panel:
+    """The payments where there is little room."""
+    table = figures("", "")
+    table.show_header = False
+    table.add_row("Paid", count(seen.paid.count, "green"))
+    for currency in CURRENCIES:
+        minor = seen.paid.minor.get(currency, 0)
+        table.add_row(f"  {currency}", Text(short_figure(minor, currency), style="green" if minor else "dim"))
+    table.add_row("Given back", count(seen.refunded.count, "yellow"))
+    table.add_row("Open", count(seen.pending.count, "cyan"))
+    table.add_row("Not paid", count(seen.unpaid.count))
+    table.add_row("Disputed", count(seen.disputed, "red"))
+    return panel("Payments", table)
 
 
 def _payments(seen: Snapshot) -> Panel:
-    table = _figures("", "count", *CURRENCIES, widths=(10, 5, 9, 9, 9))
+    table = figures("", "count", *CURRENCIES, widths=(10, 5, 9, 9, 9))
     rows = (
         ("Paid", seen.paid, "green"),
         ("Given back", seen.refunded, "yellow"),
@@ -283,31 +270,31 @@ def _payments(seen: Snapshot) -> Panel:
     for title, sums, style in rows:
         table.add_row(
             title,
-            _count(sums.count, style),
+            count(sums.count, style),
             *(
                 Text(
-                    _short_figure(sums.minor[currency], currency) if sums.minor.get(currency) else "0",
+                    short_figure(sums.minor[currency], currency) if sums.minor.get(currency) else "0",
                     style=style if sums.minor.get(currency) else "dim",
                 )
                 for currency in CURRENCIES
             ),
         )
-    return _panel("Payments", table, f"[red]{grouped(seen.disputed)} disputed[/]" if seen.disputed else None)
+    return panel("Payments", table, f"[red]{grouped(seen.disputed)} disputed[/]" if seen.disputed else None)
 
 
 def _shop(seen: Snapshot) -> Panel:
     shop = seen.shop
-    table = _figures("", "")
+    table = figures("", "")
     table.show_header = False
-    table.add_row("Got, all verified" if not shop.refused else "Verified", _count(shop.verified, "green"))
+    table.add_row("Got, all verified" if not shop.refused else "Verified", count(shop.verified, "green"))
     if shop.refused:
-        table.add_row("Forged, refused", _count(shop.refused, "bold red"))
-    table.add_row("Failed on purpose", _count(shop.on_purpose, "yellow"))
-    table.add_row("Got by a retry", _count(shop.retried, "green"))
-    table.add_row("Repeats dropped", _count(shop.repeat))
+        table.add_row("Forged, refused", count(shop.refused, "bold red"))
+    table.add_row("Failed on purpose", count(shop.on_purpose, "yellow"))
+    table.add_row("Got by a retry", count(shop.retried, "green"))
+    table.add_row("Repeats dropped", count(shop.repeat))
     if not shop.refused:
-        table.add_row("Late ones dropped", _count(shop.older))
-    return _panel("The shop", table)
+        table.add_row("Late ones dropped", count(shop.older))
+    return panel("The shop", table)
 
 
 def _happened(seen: Snapshot, lines: int) -> Panel:
@@ -316,7 +303,7 @@ def _happened(seen: Snapshot, lines: int) -> Panel:
         text = Text(f"{at}  ", style="dim", no_wrap=True, overflow="ellipsis")
         text.append(sentence, style=style or "default not dim")
         rows.append(text)
-    return _panel("Just now", Group(*rows) if rows else Text("Waiting for the first callback …", style="dim"))
+    return panel("Just now", Group(*rows) if rows else Text("Waiting for the first callback …", style="dim"))
 
 
 # --- showing it -------------------------------------------------------------------------------------
@@ -349,8 +336,15 @@ async def watch(
 ) -> None:
     """Show snapshots until `stop`: a picture on a terminal, a line every two seconds anywhere else."""
     if plain or not console.is_terminal:
+        hint = None
         while not await _stopped(stop, LINE_EVERY_S):
-            console.print(line(await look()), markup=False, highlight=False, soft_wrap=True)
+            seen = await look()
+            said = lines(seen)
+            if seen.hint and seen.hint != hint:
+                said += seen.hint
+            hint = seen.hint
+            for text in said:
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
         return
     first = draw(await look(), heading, console.width, console.height)
     with Live(first, console=console, screen=True, auto_refresh=False) as live:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,14 +23,15 @@ from sqlalchemy import Connection, insert
 
 from service.application import build
 from service.callbacks.tables import callbacks
-from service.cli.dev import dev
+from service.cli import caisse
 from service.commands.merchants import create
 from service.config import Settings
 from service.merchants.tables import events
-from service.sandbox.closing import Closing, check
+from service.sandbox.closing import Closing, Told, check
 from service.sandbox.home import CannotStart, prepare
 from service.sandbox.look import sentence
-from service.sandbox.merchant import Receipt
+from service.sandbox.merchant import Receipt, Shop
+from service.sandbox.neighbours import Listener
 from service.schema import outbox_tables
 
 ROOT = Path(__file__).parents[2]
@@ -71,11 +75,19 @@ def test_a_demonstration_and_its_continuation(tmp_path: Path) -> None:
     first = json.loads((home / "dev.json").read_text())
     received = sum(number(rf"{title} (\d+)", last) for title in TITLES)
 
+    with contextlib.closing(sqlite3.connect(home / "caisse.db")) as kept:
+        stock = first["neighbours"]["stock"]["endpoint"]
+        tried = "SELECT t.http_status FROM outbox_tries t JOIN outbox_messages m ON m.id = t.message_id"
+        answers = kept.execute(f"{tried} WHERE m.destination = ?", (stock,)).fetchall()
+    assert (503,) in answers, "the end does not wait until those who hang time out"
+
     again = run(home, "--duration", "3", cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
     second = json.loads((home / "dev.json").read_text())
     assert second["shop"] == first["shop"], "the merchant and its endpoint are made once"
     assert second["secrets"] == first["secrets"]
+    assert second["neighbours"] == first["neighbours"]
+    assert set(first["neighbours"]) == {"books", "stock", "courier"}
     last = [text for text in again.stdout.splitlines() if " | in: " in text][-1]
     assert sum(number(rf"{title} (\d+)", last) for title in TITLES) > received
 
@@ -110,6 +122,78 @@ def test_ctrl_c_ends_it_cleanly_and_the_port_is_free_again(tmp_path: Path) -> No
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", port))
+
+
+SHORT = """
+import outbox.health, service.cli.dev as dev
+from service.sandbox.neighbours import Cycle
+outbox.health.OPEN_MS = 2_000
+dev.CYCLE = Cycle(first_s=4, down_s=9, every_s=3600)
+from service.cli import main; main()
+"""
+"""The demonstration with one short outage, and a breaker that is as impatient as a test."""
+
+
+@pytest.mark.slow
+def test_one_hangs_one_fails_one_is_well(tmp_path: Path) -> None:
+    """The healthy one waits for nobody, the failing one's circuit opens and closes, recovery brings what it missed."""
+    home = tmp_path / "demo"
+    words = [sys.executable, "-W", "error", "-c", SHORT, "dev", "--directory", str(home), "--plain", "--seed", "7"]
+    process = subprocess.Popen(
+        [*words, "--rate", "15", "--failures", "0"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    kept: list[str] = []
+    recovered = False
+    stop = threading.Timer(75, process.kill)  # so that a demonstration that says nothing is not waited for
+    stop.start()
+    try:
+        assert process.stdout is not None
+        for text in process.stdout:
+            kept.append(text)
+            offered = re.fullmatch(r"caisse (--config \S+ deliveries recover --since \w+ --endpoint \w+)\n", text)
+            if offered and not recovered:
+                recovered = True
+                ran = subprocess.run(
+                    [*PROGRAM[:-1], *offered[1].split()],
+                    cwd=tmp_path,
+                    env=environment(),
+                    capture_output=True,
+                    text=True,
+                    timeout=30,
+                    check=False,
+                )
+                assert ran.returncode == 0, ran.stdout + ran.stderr
+            if recovered and re.search(r"courier: closed, .*?, owed 0, failed [1-9]\d* of which missing 0,", text):
+                break
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    finally:
+        stop.cancel()
+        process.kill()
+        process.wait()
+    said = "".join(kept)
+    assert recovered, said
+    assert process.returncode == 0, said + out + errors
+    assert errors == ""
+    assert "Nothing was lost" in out
+    rows = [text for text in kept if " | to: " in text]
+    assert any("courier (down): open, tries again in" in text for text in rows)
+    last = rows[-1]
+    assert number(r"courier: closed, delivered (\d+)", last) >= 1
+    books = re.search(r"books: closed, delivered (\d+), owed (\d+), failed 0", last)
+    assert books, last
+    stock = re.search(r"stock \(hangs\): \S+.*?, delivered 0, owed (\d+)", last)
+    assert stock, last
+    # Both are promised the same: all that the one still waits for, the other has got.
+    assert int(books[1]) + int(books[2]) == int(stock[1])
+    assert int(books[2]) <= 2
+    assert re.search(r"  stock +0 delivered, \d+ waiting for their next try\n", out)
+    assert re.search(r"  courier +\d+ delivered(, \d+ waiting for their next try)?\n", out)
 
 
 def test_a_taken_port_is_stepped_around(tmp_path: Path) -> None:
@@ -156,14 +240,14 @@ def test_production_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in other.iterdir()] == ["caisse.db"]
 
     monkeypatch.chdir(real)
-    result = CliRunner().invoke(dev, ["--directory", str(tmp_path / "demo"), "--duration", "1"])
+    result = CliRunner().invoke(caisse, ["dev", "--directory", str(tmp_path / "demo"), "--duration", "1"])
     assert result.exit_code == 1
     assert "production" in result.output
     assert not (tmp_path / "demo").exists()
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CAISSE_MODE", "staging")
-    result = CliRunner().invoke(dev, ["--directory", str(tmp_path / "demo"), "--duration", "1"])
+    result = CliRunner().invoke(caisse, ["dev", "--directory", str(tmp_path / "demo"), "--duration", "1"])
     assert result.exit_code == 1
     assert not (tmp_path / "demo").exists()
 
@@ -189,7 +273,11 @@ def test_the_closing_check_finds_what_is_lost(tmp_path: Path) -> None:
             made = await create(app, name="Awa", webhook_url="http://127.0.0.1:8091/caisse")
             await app.db.write(plant, made["id"])
             names = [("paystack", key) for key in ("kept", "stuck", "dead", "open", "never")]
-            return await app.db.read(check, outbox_tables, names, 1, frozenset({"evt_got"}))
+            listeners = [Listener("shop", Shop(), endpoint="x")]
+            listeners += [Listener("courier", Shop(), patient=True, endpoint="y")]
+            for listener in listeners:
+                listener.shop.ledger.take("evt_got", {})
+            return await app.db.read(check, outbox_tables, names, 1, listeners)
         finally:
             await app.close()
 
@@ -198,33 +286,36 @@ def test_the_closing_check_finds_what_is_lost(tmp_path: Path) -> None:
         fixed = {"account_id": "acc_paystack", "body_sha256": b"", "received_at_ms": 1, "last_seen_at_ms": 1}
         for key, status in (("kept", "processed"), ("stuck", "received"), ("dead", "dead"), ("open", "processed")):
             tx.execute(insert(callbacks).values(id=f"cb_{key}", key=key, status=status, **body, **fixed))
-        for name in ("before", "got", "unheard", "unpromised", "waiting"):
+        for name in ("before", "got", "unheard", "unpromised", "waiting", "dead"):
             row = {"id": f"evt_{name}", "merchant_id": merchant, "type": "payment.succeeded", "sequence": 1}
             tx.execute(insert(events).values(body=b"{}", created_at_ms=1, **row))
-        for topic, subject, state in (
-            ("webhook", "evt_got", "done"),
-            ("webhook", "evt_unheard", "done"),
-            ("webhook", "evt_waiting", "pending"),
-            ("ask", "cb_open", "pending"),
+        for topic, subject, state, destination in (
+            ("webhook", "evt_got", "done", "x"),
+            ("webhook", "evt_got", "dead", "y"),
+            ("webhook", "evt_got", "done", "y"),  # recovered
+            ("webhook", "evt_unheard", "done", "x"),
+            ("webhook", "evt_unheard", "dead", "y"),
+            ("webhook", "evt_unheard", "pending", "y"),  # being recovered
+            ("webhook", "evt_waiting", "pending", "x"),
+            ("webhook", "evt_waiting", "dead", "y"),
+            ("webhook", "evt_dead", "dead", "x"),
+            ("webhook", "evt_dead", "dead", "stranger"),
+            ("ask", "cb_open", "pending", "x"),
         ):
-            row = {"id": f"{topic}:{subject}", "topic": topic, "subject": subject, "state": state, "payload": ""}
-            times = {"due_at_ms": 1, "created_at_ms": 1, "finished_at_ms": 1 if state == "done" else None}
-            tx.execute(insert(outbox_tables.messages).values(destination="x", **row, **times))
+            row = {"id": f"{topic}:{subject}:{destination}:{state}", "topic": topic, "subject": subject, "payload": ""}
+            times = {"due_at_ms": 1, "created_at_ms": 1, "finished_at_ms": None if state == "pending" else 1}
+            tx.execute(insert(outbox_tables.messages).values(destination=destination, state=state, **row, **times))
 
     closing = asyncio.run(go())
-    assert (closing.worked_on, closing.unfinished, closing.events, closing.delivered, closing.waiting) == (
-        2,
-        1,
-        4,
-        2,
-        1,
-    )
+    assert (closing.worked_on, closing.unfinished, closing.events) == (2, 1, 5)
+    assert closing.told == {"shop": Told(2, 1, 1), "courier": Told(1, 1, 1), "stranger": Told(0, 0, 1)}
     said = "\n".join(closing.lost)
     for what in ("cb_stuck: kept, and nobody", "cb_dead: given up", "never: acknowledged, not in the database"):
         assert what in said
     assert "evt_unpromised: promised to nobody" in said
     assert "evt_unheard: recorded as delivered, the shop never got it" in said
-    assert len(closing.lost) == 5
+    assert "evt_dead: given up, though the shop was well" in said
+    assert len(closing.lost) == 6, "what failed at one who is down, or at a stranger, is kept and not lost"
 
 
 def test_what_happened_is_said_in_one_line() -> None:
@@ -261,5 +352,5 @@ def test_what_happened_is_said_in_one_line() -> None:
 def test_a_wrong_option_is_a_wrong_use(tmp_path: Path) -> None:
     """Usage faults end with 2 and make nothing."""
     for words in (["--rate", "0"], ["--failures", "1.5"], ["--duration", "-1"], ["--speed", "3"]):
-        assert CliRunner().invoke(dev, ["--directory", str(tmp_path / "demo"), *words]).exit_code == 2
+        assert CliRunner().invoke(caisse, ["dev", "--directory", str(tmp_path / "demo"), *words]).exit_code == 2
     assert not (tmp_path / "demo").exists()

@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from service.sandbox.merchant import Ledger, Shop, Trouble, verify, verify_plain
+from service.sandbox.merchant import Delays, Ledger, Shop, Trouble, verify, verify_plain
+from service.sandbox.neighbours import Cycle, Hanging, Listener, Outage, neighbours
 
 # The shop is a server; here it is asked over loopback, as caisse asks it.
 pytestmark = pytest.mark.loopback
@@ -200,3 +201,82 @@ def test_the_same_seed_brings_the_same_trouble() -> None:
     said = [one.next() for _ in range(200)]
     assert said == [two.next() for _ in range(200)]
     assert set(said) == {"", "unavailable", "lost", "slow"}
+
+
+def test_one_that_hangs_keeps_nothing_and_lets_go() -> None:
+    """Whoever waits gets no answer; when it is let go he gets 503, and nothing was kept."""
+
+    async def play(shop: Shop, post: Callable[..., Awaitable[int]]) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(post("evt_1", event()), 0.2)
+        asyncio.get_running_loop().call_later(0.2, shop.let_go)
+        assert await post("evt_2", event()) == 503
+        assert await post("evt_3", event()) == 503
+
+    shop = with_shop(Hanging(), play)
+    assert (shop.counters.hung, shop.counters.new, shop.counters.unavailable) == (3, 0, 0)
+    assert not shop.ledger.seen
+
+
+def test_an_outage_comes_and_goes() -> None:
+    """Up at first, down for its time, up again, and the same once more."""
+    now_s = 1_000.0
+    outage = Outage(Cycle(first_s=20, down_s=50, every_s=240), clock_s=lambda: now_s)
+    said = {}
+    for elapsed_s in (0, 19.9, 20, 69.9, 70, 259.9, 260, 309.9, 310):
+        now_s = 1_000 + elapsed_s
+        said[elapsed_s] = outage.next()
+    down = [elapsed_s for elapsed_s, word in said.items() if word == "unavailable"]
+    assert down == [20, 69.9, 260, 309.9]
+    now_s = 1_060.0
+    assert outage.left_s == 10
+
+
+def test_the_neighbours_say_what_is_the_matter() -> None:
+    """books is well, stock hangs, courier is down in its time; what the first is owed may not wait."""
+    books, stock, courier = neighbours({"books": 0, "stock": 0, "courier": 0}, Cycle(first_s=0))
+    assert [(one.name, one.manner, one.patient) for one in (books, stock, courier)] == [
+        ("books", "", False),
+        ("stock", "hangs", True),
+        ("courier", "down", True),
+    ]
+    assert Listener("shop", Shop()).manner == ""
+    assert neighbours({"books": 0, "stock": 0, "courier": 0}, Cycle(first_s=60))[2].manner == ""
+
+
+def test_delays_are_of_the_last_minute() -> None:
+    """Half of them, all but one of a hundred; what is older than a minute is forgotten, and nothing has no time."""
+    delays = Delays()
+    assert delays.percentiles(0.0) is None
+    delays.note(0.0, 500.0)
+    for number in range(1, 101):
+        delays.note(61.0, number / 1000)
+    assert delays.percentiles(61.0) == (0.050, 0.099)
+    assert delays.percentiles(122.0) is None
+    delays.note(122.0, -0.5)  # two clocks, or one that was set back
+    assert delays.percentiles(122.0) == (0.0, 0.0)
+
+
+def test_the_shop_knows_how_long_a_webhook_took() -> None:
+    """From the event's `created_at` to its receipt, once; a repeat has no time of its own."""
+    body = json.dumps({**json.loads(event()), "created_at": "2026-11-20T08:59:59.750Z"}).encode()
+
+    async def play(shop: Shop, post: Callable[..., Awaitable[int]]) -> None:
+        assert await post("evt_1", body) == 200
+        assert await post("evt_1", body) == 200
+        assert await post("evt_2", event(2)) == 200  # says nothing of its age
+
+    shop = with_shop(Trouble(), play)
+    made_s = datetime.fromisoformat("2026-11-20T08:59:59.750Z").timestamp()
+    found = shop.delays.percentiles(NOW_S)
+    assert found == (NOW_S - made_s, NOW_S - made_s)
+
+
+def test_a_full_ledger_believes_it_knows() -> None:
+    """What it has forgotten is not called lost."""
+    ledger = Ledger()
+    ledger.take("evt_1", {})
+    assert ledger.knows("evt_1")
+    assert not ledger.knows("evt_2")
+    ledger.LIMIT = 1
+    assert ledger.knows("evt_2")
