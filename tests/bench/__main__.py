@@ -1,181 +1,78 @@
-"""`make bench`: intake beside two baselines, end to end over 50 endpoints, SQL calls for each callback."""
+"""`make bench`: the command line. What is measured stands in `parts.py`, what is asked of it in `targets.py`."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from tests.bench import end_to_end, intake
+from tests.bench import page
+from tests.bench.bar import Bar, console
 from tests.bench.figures import machine
+from tests.bench.parts import PARTS, QUICK, Part, Plan
+from tests.bench.targets import missed
 
-RESULTS = Path(__file__).parents[2] / "docs" / "performance.json"
+USUAL = [part for part in PARTS if part.usual]
+HELP = f"""Measure caisse. Without a part: all but {", ".join(part.name for part in PARTS if not part.usual)}, about
+{sum(part.takes for part in USUAL):.0f} minutes on two cores. Exit status 1: a target is missed.
 
-INTAKE_TIMES_VERIFY_MIN = 0.5
-INTAKE_TIMES_SESSION_MIN = 8.0
-
-console = Console(stderr=True, width=None if sys.stderr.isatty() else 110)
-
-
-def progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description:<58}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True
-    )
+\b
+{chr(10).join(f"{part.name:<12} about {part.takes:g} min" for part in PARTS)}
+"""
 
 
-@click.command(help="Measure caisse. Without a part: all of them, about six minutes on two cores.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(["intake", "end-to-end", "sql", "highest"]))
-@click.option("--subject", "names", multiple=True, help="Of intake: verify, session, caisse, caisse_working.")
-@click.option("--runs", default=5, show_default=True, help="Alternating runs of intake.")
-@click.option("--seconds", default=5.0, show_default=True, help="Length of one run of intake.")
-@click.option("--clients", default=64, show_default=True, help="Keep-alive connections of intake.")
-@click.option("--rate", default=1000.0, show_default=True, help="Callbacks a second, end to end.")
-@click.option("--duration", default=60.0, show_default=True, help="Seconds of the run end to end.")
+@click.command(help=HELP)
+@click.option("--part", "names", multiple=True, type=click.Choice([part.name for part in PARTS]), help="Repeatable.")
+@click.option("--subject", "subjects", multiple=True, help="Of intake: verify, session, caisse, caisse_working.")
+@click.option("--runs", type=click.IntRange(1, 100), help="Alternating runs.  [default: 5]")
+@click.option("--seconds", type=float, help="Length of one run of intake.  [default: 5]")
+@click.option("--clients", type=click.IntRange(1, 1_000), help="Keep-alive connections of intake.  [default: 64]")
+@click.option("--rate", type=float, help="Callbacks a second, end to end.  [default: 1000]")
+@click.option("--duration", type=float, help="Seconds of the run end to end.  [default: 60]")
+@click.option("--quick", is_flag=True, help="Small and short, to see that it runs: nothing is judged or saved.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-@click.option("--save", is_flag=True, help="Write the figures to docs/performance.json.")
-def main(
-    parts: tuple[str, ...],
-    names: tuple[str, ...],
-    runs: int,
-    seconds: float,
-    clients: int,
-    rate: float,
-    duration: float,
-    as_json: bool,
-    save: bool,
-) -> None:
-    """Run the parts, print one table for each, exit 1 when a target of docs/performance.md is missed."""
-    told: dict[str, Any] = {"measured_at": datetime.now(UTC).isoformat(timespec="seconds"), "machine": machine()}
-    chosen = parts or ("intake", "end-to-end", "sql", "highest")
-    if "intake" in chosen:
-        told["intake"] = {"clients": clients, "seconds": seconds} | _intake(names, runs, seconds, clients)
-    if "end-to-end" in chosen:
-        told["end_to_end"] = _end_to_end(rate, duration)
-    if "sql" in chosen:
-        told["sql"] = _sql(rate)
-    if "highest" in chosen:
-        told["highest"] = _highest(rate)
-    missed = _missed(told)
-    told["missed"] = missed
+@click.option("--save", is_flag=True, help="Write docs/performance.json, and from it the charts and the tables.")
+def main(names: tuple[str, ...], quick: bool, as_json: bool, save: bool, **given: Any) -> None:
+    """Run the parts, show one table for each, judge."""
+    if quick and save:
+        raise click.UsageError("The figures of a quick run say nothing: --quick and --save exclude each other.")
+    plan = replace(QUICK if quick else Plan(), **{name: value for name, value in given.items() if value})
+    told: dict[str, Any] = {"measured_at": _now(), "machine": machine()}
+    for part in [part for part in PARTS if part.name in names] if names else USUAL:
+        told[part.key] = measured(part, plan)
+    sentences = [] if quick else missed(told)
+    told["missed"] = sentences
     if as_json:
         click.echo(json.dumps(told, indent=2))
     if save:
-        RESULTS.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    for sentence in missed:
+        before = page.read()
+        after = page.merged(before, told)
+        page.write(after)
+        if gone := [part.name for part in PARTS if part.key in before and part.key not in after]:
+            console.print(f"[yellow]dropped:[/] {', '.join(gone)}: of another machine or with other versions")
+    for sentence in sentences:
         console.print(f"[red]missed:[/] {sentence}")
-    sys.exit(1 if missed else 0)
+    sys.exit(1 if sentences else 0)
 
 
-def _intake(names: tuple[str, ...], runs: int, seconds: float, clients: int) -> dict[str, Any]:
-    chosen = [subject for subject in intake.subjects() if not names or subject.name in names]
-    with progress() as bar:
-        task = bar.add_task("intake", total=runs * len(chosen))
-        intake.measure(chosen, runs, seconds, clients, _steps(bar, task))
-    told = intake.result(chosen)
-    table = Table(title=f"Intake: {clients} clients, {runs} alternating runs of {seconds:g} s, medians")
-    for heading in ("what", "per s", "low–high", "p50 ms", "p99 ms", "× verify", "× session"):
-        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
-    for one in told.values():
-        rate = one["per_second"]
-        table.add_row(
-            one["title"],
-            f"{rate['median']:,.0f}",
-            f"{rate['low']:,.0f}–{rate['high']:,.0f}",
-            f"{one['p50_ms']['median']:.1f}",
-            f"{one['p99_ms']['median']:.1f}",
-            f"{one['times_verify']:.2f}" if "times_verify" in one else "",
-            f"{one['times_session']:.1f}" if "times_session" in one else "",
-        )
-    console.print(table)
-    return told
+def measured(part: Part, plan: Plan) -> dict[str, Any]:
+    """Run one part and show its table, or why it was skipped."""
+    with Bar(part.name) as bar:
+        told = part.run(plan, bar)
+    if "skipped" in told:
+        console.print(f"[yellow]skipped:[/] {part.name}: {told['skipped']}")
+    else:
+        sheet = part.sheet(told)
+        console.print(sheet.as_rich(), *sheet.notes, sep="\n")
+    return told | {"measured_at": _now()}
 
 
-def _end_to_end(rate: float, duration: float) -> dict[str, Any]:
-    with progress() as bar:
-        task = bar.add_task(f"end to end at {rate:,.0f} a second", total=duration)
-
-        def tell(depth: int) -> None:
-            bar.update(task, advance=1, description=f"end to end at {rate:,.0f} a second, {depth:,} waiting")
-
-        done = end_to_end.run(rate, duration, tell)
-    _show([done], f"End to end: {end_to_end.MERCHANTS} merchants, {duration:g} s")
-    return done.as_json()
-
-
-def _sql(rate: float) -> dict[str, Any]:
-    with progress() as bar:
-        bar.add_task("SQL calls for each callback", total=None)
-        done = end_to_end.run(rate, 10.0, count_sql=True)
-    console.print(f"SQL calls for each callback at {rate:,.0f} a second: [bold]{done.sql_calls}[/]")
-    return {"rate": rate, "calls_per_callback": done.sql_calls, "acknowledged": done.acknowledged}
-
-
-def _highest(begin: float) -> dict[str, Any]:
-    with progress() as bar:
-        task = bar.add_task("highest sustained", total=None)
-        runs = end_to_end.highest(begin, 1.25, 20.0, _steps(bar, task))
-    _show(runs, "Raising the rate until it is not sustained, 20 s each")
-    good = [run.rate for run in runs if run.sustained]
-    return {"per_second": max(good, default=None), "runs": [run.as_json() for run in runs]}
-
-
-def _show(runs: list[end_to_end.Run], title: str) -> None:
-    table = Table(title=title)
-    for heading in ("rate", "answered", "p50 ms", "p99 ms", "webhooks", "missing", "repeats", "growth", "drained", ""):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for run in runs:
-        table.add_row(
-            f"{run.rate:,.0f}",
-            f"{run.offered_per_second:,.0f}",
-            f"{run.p50_ms:,.0f}",
-            f"{run.p99_ms:,.0f}",
-            f"{run.webhooks:,}",
-            f"{run.missing:,}",
-            f"{run.repeats:,}",
-            f"{run.growth_per_second:+.1f}/s",
-            "never" if run.drained_s is None else f"{run.drained_s:.1f} s",
-            "[green]sustained[/]" if run.sustained else "[red]not sustained[/]",
-        )
-    console.print(table)
-    for run in runs:
-        for reason in run.why_not:
-            console.print(f"{run.rate:,.0f} a second: {reason}")
-
-
-def _steps(bar: Progress, task: Any) -> Callable[[str], None]:
-    """Advance when a step begins, so that the first one stands at nothing."""
-    begun = False
-
-    def step(title: str) -> None:
-        nonlocal begun
-        bar.update(task, advance=1 if begun else 0, description=title)
-        begun = True
-
-    return step
-
-
-def _missed(told: dict[str, Any]) -> list[str]:
-    """The targets of docs/performance.md that these figures do not reach."""
-    missed = []
-    one = told.get("intake", {}).get("caisse", {})
-    if one.get("times_verify", INTAKE_TIMES_VERIFY_MIN) < INTAKE_TIMES_VERIFY_MIN:
-        missed.append(f"intake is {one['times_verify']} × the one that keeps nothing, not {INTAKE_TIMES_VERIFY_MIN}")
-    if one.get("times_session", INTAKE_TIMES_SESSION_MIN) < INTAKE_TIMES_SESSION_MIN:
-        missed.append(f"intake is {one['times_session']} times the ordinary service, not {INTAKE_TIMES_SESSION_MIN}")
-    if not told.get("end_to_end", {}).get("sustained", True):
-        missed.append(f"end to end: {'; '.join(told['end_to_end']['why_not'])}")
-    calls = told.get("sql", {}).get("calls_per_callback") or 0
-    if calls > end_to_end.SQL_CALLS_MAX:
-        missed.append(f"{calls} SQL calls for each callback, not {end_to_end.SQL_CALLS_MAX} at most")
-    return missed
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

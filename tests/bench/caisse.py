@@ -22,7 +22,7 @@ MASTER_KEY = base64.b64encode(bytes(range(32))).decode()
 def environment(folder: Path, port: int, **more: str) -> dict[str, str]:
     """The settings of one measured service."""
     return processes.clean_environment(
-        CAISSE_DATABASE_URL=f"sqlite:///{folder / 'caisse.db'}",
+        CAISSE_DATABASE_URL=f"sqlite:///{database(folder)}",
         CAISSE_HOST="127.0.0.1",
         CAISSE_PORT=str(port),
         CAISSE_MASTER_KEYS=MASTER_KEY,
@@ -50,26 +50,36 @@ class Shop:
     """A merchant with an account at Stripe and an endpoint, and where its callbacks go."""
 
     merchant: str
+    endpoint: str
     path: bytes
 
 
-async def _set_up(folder: Path, port: int, receivers: str, count: int) -> list[Shop]:
+async def _set_up(folder: Path, port: int, receivers: str, count: int, trouble: str, troubled: int) -> list[Shop]:
     app = build(Settings.read(environment=environment(folder, port), directory=folder))
     await app.open()
     try:
         shops = []
         for number in range(count):
-            shop = await merchants.create(app, name=f"shop {number}", webhook_url=f"{receivers}/e/{number}")
+            url = f"{receivers}/{trouble if number < troubled else 'e'}/{number}"
+            shop = await merchants.create(app, name=f"shop {number}", webhook_url=url)
             credentials = {"secret_key": "sk_test_bench", "webhook_secrets": [SECRET]}
             account = await accounts.add(
                 app, merchant=shop["id"], provider="stripe", credentials=credentials, live=False, name="bench"
             )
-            shops.append(Shop(shop["id"], f"/webhooks/stripe/{account['id']}".encode()))
+            shops.append(Shop(shop["id"], shop["endpoint"]["id"], f"/webhooks/stripe/{account['id']}".encode()))
         return shops
     finally:
         await app.close()
 
 
-def set_up(folder: Path, port: int, receivers: str, count: int) -> list[Shop]:
-    """`count` merchants, each with one endpoint and one account, by the functions behind the commands."""
-    return asyncio.run(_set_up(folder, port, receivers, count))
+def set_up(folder: Path, port: int, receivers: str, count: int, trouble: str = "e", troubled: int = 0) -> list[Shop]:
+    """
+    `count` merchants, each with one endpoint (that of the first `troubled` is at `/<trouble>/<n>`, see receivers.py)
+    and one account, by the functions behind the commands. None: a database with its tables, and nothing in them.
+    """
+    return asyncio.run(_set_up(folder, port, receivers, count, trouble, troubled))
+
+
+def database(folder: Path) -> Path:
+    """The file of the service that was set up there."""
+    return folder / "caisse.db"

@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import tempfile
 import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from outbox.tables import AGAIN, FIRST
+from service.retention import PRUNE
 from tests.bench import caisse, processes
 from tests.bench.callbacks import Signer, payment_reference
 from tests.bench.figures import grows, slope
@@ -56,7 +58,8 @@ class Run:
         return not self.why_not
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"sustained": self.sustained}
+        """`sustained_per_second` is 0 when it was not."""
+        return asdict(self) | {"sustained": self.sustained, "sustained_per_second": self.rate * self.sustained}
 
 
 class Depth(threading.Thread):
@@ -82,29 +85,32 @@ class Depth(threading.Thread):
         self.join()
 
 
+# Counted in the partial indexes, which hold only what waits: looking through the whole table each second would slow
+# down what is measured. The nightly pruning always waits for its night.
+_WAITING = f"""
+SELECT (SELECT count(*) FROM outbox_messages INDEXED BY outbox_due
+        WHERE state = 'pending' AND destination = '' AND topic <> '{PRUNE}')
+     + (SELECT count(*) FROM outbox_messages INDEXED BY outbox_first WHERE {FIRST})
+     + (SELECT count(*) FROM outbox_messages INDEXED BY outbox_again WHERE {AGAIN})"""
+
+
 def waiting(connection: sqlite3.Connection) -> int:
-    (count,) = connection.execute("SELECT count(*) FROM outbox_messages WHERE state = 'pending'").fetchone()
+    """How many messages are not done yet."""
+    (count,) = connection.execute(_WAITING).fetchone()
     return int(count)
 
 
 def run(rate: float, seconds: float, tell: Callable[[int], None] = lambda _: None, count_sql: bool = False) -> Run:
     """One run on a fresh database."""
     done = Run(rate, seconds)
-    with tempfile.TemporaryDirectory(prefix="caisse-bench-") as name:
-        folder = Path(name)
+    with processes.fresh() as folder:
         port, receivers = processes.free_port(), processes.free_port()
         shops = caisse.set_up(folder, port, f"http://127.0.0.1:{receivers}", MERCHANTS)
         counted = folder / "sql.json" if count_sql else None
-        listening = processes.running(
-            ["-m", "tests.bench.receivers", str(receivers)],
-            receivers,
-            processes.clean_environment(),
-            folder / "receivers",
-        )
-        with listening:
+        with listening(receivers, folder):
             with caisse.serving(port, folder, count_into=counted):
                 numbers = _load(done, folder, port, [shop.path for shop in shops], tell)
-                _drain(done, folder / "caisse.db")
+                _drain(done, caisse.database(folder))
             _compare(done, receivers, numbers)
         if counted is not None:
             calls = json.loads(counted.read_text(encoding="utf-8"))
@@ -115,7 +121,7 @@ def run(rate: float, seconds: float, tell: Callable[[int], None] = lambda _: Non
 
 def _load(done: Run, folder: Path, port: int, paths: list[bytes], tell: Callable[[int], None]) -> list[int]:
     signer = Signer(f"127.0.0.1:{port}")
-    depth = Depth(folder / "caisse.db", tell)
+    depth = Depth(caisse.database(folder), tell)
     depth.start()
     told = asyncio.run(
         open_loop(port, lambda number: signer.request(number, paths[number % len(paths)]), done.rate, done.seconds)
@@ -139,9 +145,21 @@ def _drain(done: Run, path: Path) -> None:
     connection.close()
 
 
-def _compare(done: Run, receivers: int, numbers: list[int]) -> None:
+def listening(port: int, folder: Path) -> AbstractContextManager[Any]:
+    """The receivers' process."""
+    arguments = ["-m", "tests.bench.receivers", str(port)]
+    return processes.running(arguments, port, processes.clean_environment(), folder / "receivers")
+
+
+def report_of(receivers: int) -> dict[str, Any]:
+    """What arrived at them until now (receivers.py)."""
     with urllib.request.urlopen(f"http://127.0.0.1:{receivers}/report") as answer:
-        report = json.load(answer)
+        report: dict[str, Any] = json.load(answer)
+    return report
+
+
+def _compare(done: Run, receivers: int, numbers: list[int]) -> None:
+    report = report_of(receivers)
     done.webhooks = sum(report["endpoints"].values())
     done.delivered = len(report["references"])
     done.repeats = sum(times - 1 for times in report["references"].values())

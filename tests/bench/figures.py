@@ -6,8 +6,11 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from typing import TypeVar
+
+T = TypeVar("T")
 
 GROWTH_SHARE_MAX = 0.01
 """A queue that grows by less than one in a hundred of what comes in is judged not to grow: noise is that big."""
@@ -34,6 +37,25 @@ def spread(values: Sequence[float]) -> dict[str, float]:
         "high": round(max(values), 2),
         "runs": len(values),
     }
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed; 0 for none."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+def times(one: dict[str, float], other: dict[str, float]) -> float:
+    """How many times the other one's median it is."""
+    return round(one["median"] / other["median"], 2) if other["median"] else 0.0
+
+
+def alternating(things: Sequence[T], runs: int) -> Iterator[tuple[int, T]]:
+    """(run, thing): every thing once a run, each run beginning with another, so that none has the warm machine."""
+    for run in range(runs):
+        at = run % len(things)
+        for thing in (*things[at:], *things[:at]):
+            yield run, thing
 
 
 def machine() -> dict[str, object]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
-import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import caisse, processes
-from tests.bench.callbacks import Signer, event_id
-from tests.bench.figures import spread
+from tests.bench.bar import Bar
+from tests.bench.callbacks import Signer, event_id, scattered
+from tests.bench.figures import alternating, spread, times
 from tests.bench.load import Told, closed_loop
 
 PATH = b"/webhooks/stripe"
@@ -21,6 +22,11 @@ PATH = b"/webhooks/stripe"
 # The pool of one is the quickest of 1, 5 and 15 here (520, 420 and 450 a second): SQLite lets one write at a time, and
 # more connections only wait in its busy handler. So the baseline is the strongest of its kind.
 SESSION_POOL = "1"
+
+RUN_MAX = 10_000_000
+"""Callbacks of one run, at most: each run has numbers of its own."""
+READY_A_SECOND = 15_000
+"""Requests signed beforehand: more than any server here takes."""
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Subject:
     title: str
     start: Callable[[int, Path], AbstractContextManager[Any]]
     keeps: bool = True
+    folder: Callable[[], AbstractContextManager[Path]] = processes.fresh  # of each run
     rates: list[float] = field(default_factory=list)
     p50_ms: list[float] = field(default_factory=list)
     p99_ms: list[float] = field(default_factory=list)
@@ -45,7 +52,7 @@ def _baseline(name: str) -> Callable[[int, Path], AbstractContextManager[Any]]:
     return start
 
 
-def _caisse(idle: bool) -> Callable[[int, Path], AbstractContextManager[Any]]:
+def caisse_itself(idle: bool) -> Callable[[int, Path], AbstractContextManager[Any]]:
     return lambda port, folder: caisse.serving(port, folder, idle=idle)
 
 
@@ -53,67 +60,75 @@ def subjects() -> list[Subject]:
     return [
         Subject("verify", "verify, keep nothing", _baseline("verify"), keeps=False),
         Subject("session", "a session a request", _baseline("session")),
-        Subject("caisse", "caisse, work waiting", _caisse(idle=True)),
-        Subject("caisse_working", "caisse, working", _caisse(idle=False)),
+        Subject("caisse", "caisse, work waiting", caisse_itself(idle=True)),
+        Subject("caisse_working", "caisse, working", caisse_itself(idle=False)),
     ]
 
 
-def measure(chosen: list[Subject], runs: int, seconds: float, clients: int, step: Callable[[str], None]) -> None:
-    """Each round runs every subject once, beginning with another one each time, on fresh databases."""
-    for number in range(runs):
-        for subject in chosen[number % len(chosen) :] + chosen[: number % len(chosen)]:
-            step(subject.title)
-            with tempfile.TemporaryDirectory(prefix="caisse-bench-") as name:
-                told = _once(subject, Path(name), seconds, clients)
-            subject.rates.append(told.per_second)
-            subject.p50_ms.append(told.percentile(0.5))
-            subject.p99_ms.append(told.percentile(0.99))
+def measure(chosen: list[Subject], runs: int, seconds: float, clients: int, bar: Bar) -> None:
+    """Each round runs every subject once, beginning with another one each time."""
+    bar.expect(runs * len(chosen))
+    for run, subject in alternating(chosen, runs):
+        bar.step(subject.title)
+        with subject.folder() as folder:
+            told = _once(subject, folder, run, seconds, clients)
+        subject.rates.append(told.per_second)
+        subject.p50_ms.append(told.percentile(0.5))
+        subject.p99_ms.append(told.percentile(0.99))
 
 
-def _once(subject: Subject, folder: Path, seconds: float, clients: int) -> Told:
+def _once(subject: Subject, folder: Path, run: int, seconds: float, clients: int) -> Told:
     port = processes.free_port()
     signer = Signer(f"127.0.0.1:{port}")
-    ready = [signer.request(number, PATH) for number in range(int(15_000 * (seconds + 1)))]
+    first = run * RUN_MAX  # a folder may be used again, and each callback must be new
+    ready = [signer.request(scattered(first + index), PATH) for index in range(int(READY_A_SECOND * (seconds + 1)))]
 
-    def request(number: int) -> bytes:
-        return ready[number] if number < len(ready) else signer.request(number, PATH)
+    def request(index: int) -> bytes:
+        return ready[index] if index < len(ready) else signer.request(scattered(first + index), PATH)
 
+    before = last_row(folder)
     with subject.start(port, folder):
         told = asyncio.run(closed_loop(port, request, clients, seconds))
     if told.others:
         raise RuntimeError(f"{subject.title}: answers other than 200: {told.others}")
     if subject.keeps:
-        missing = {event_id(number) for number in told.acknowledged} - kept(folder)
+        missing = {event_id(scattered(first + index)) for index in told.acknowledged} - kept(folder, before)
         if missing:
             raise RuntimeError(f"{subject.title}: {len(missing)} acknowledged callbacks are not in the database")
     return told
 
 
-def kept(folder: Path) -> set[str]:
-    """The keys in the database, read after the server has ended."""
+def last_row(folder: Path) -> int:
+    """The last callback that was in the database before the run; 0 for none, or no database yet."""
+    if not (found := list(folder.glob("*.db"))):
+        return 0
+    with contextlib.closing(sqlite3.connect(found[0])) as connection:
+        return connection.execute("SELECT max(rowid) FROM callbacks").fetchone()[0] or 0
+
+
+def kept(folder: Path, after: int = 0) -> set[str]:
+    """The keys that came into the database after that row, read when the server has ended."""
     (path,) = folder.glob("*.db")
-    connection = sqlite3.connect(path)
-    try:
-        return {key for (key,) in connection.execute("SELECT key FROM callbacks")}
-    finally:
-        connection.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        return {key for (key,) in connection.execute("SELECT key FROM callbacks WHERE rowid > ?", (after,))}
+
+
+def figures(subject: Subject) -> dict[str, Any]:
+    """Medians and extremes of one subject."""
+    return {
+        "title": subject.title,
+        "per_second": spread(subject.rates),
+        "p50_ms": spread(subject.p50_ms),
+        "p99_ms": spread(subject.p99_ms),
+    }
 
 
 def result(measured: list[Subject]) -> dict[str, Any]:
-    """Medians, extremes and the two ratios; a ratio is of medians, each subject's over all its runs."""
-    told: dict[str, Any] = {
-        subject.name: {
-            "title": subject.title,
-            "per_second": spread(subject.rates),
-            "p50_ms": spread(subject.p50_ms),
-            "p99_ms": spread(subject.p99_ms),
-        }
-        for subject in measured
-        if subject.rates
-    }
+    """The figures of all and the two ratios; a ratio is of medians, each subject's over all its runs."""
+    told = {subject.name: figures(subject) for subject in measured if subject.rates}
     for name in ("caisse", "caisse_working"):
         for baseline in ("verify", "session"):
             if name in told and baseline in told:
-                ratio = told[name]["per_second"]["median"] / told[baseline]["per_second"]["median"]
-                told[name][f"times_{baseline}"] = round(ratio, 2)
+                ratio = times(told[name]["per_second"], told[baseline]["per_second"])
+                told[name][f"times_{baseline}"] = ratio
     return told

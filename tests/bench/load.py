@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.bench.figures import percentile
+
 _NOT_ANSWERED = 0
 
 
@@ -23,14 +25,14 @@ class Told:
     latencies_ms: list[float] = field(default_factory=list)
     others: dict[int, int] = field(default_factory=dict)  # status, or 0 for a lost connection -> how often
     seconds: float = 0.0  # the span in which latencies were taken
+    answered_s: dict[int, float] = field(default_factory=dict)  # number -> when its 200 came (of the open loop)
 
     @property
     def per_second(self) -> float:
         return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
 
     def percentile(self, share: float) -> float:
-        ordered = sorted(self.latencies_ms)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+        return percentile(self.latencies_ms, share)
 
 
 class Connection(asyncio.Protocol):
@@ -154,6 +156,7 @@ async def open_loop(
         now_s = time.perf_counter()
         if status == 200:
             told.acknowledged.append(connection.number)
+            told.answered_s[connection.number] = now_s
             told.latencies_ms.append((now_s - connection.begun_s) * 1000)
         else:
             told.others[status] = told.others.get(status, 0) + 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,15 @@ def clean_environment(**more: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def fresh(template: Path | None = None) -> Iterator[Path]:
+    """A folder for one run, with a copy of what was prepared; nothing of it is left."""
+    with tempfile.TemporaryDirectory(prefix="caisse-bench-") as name:
+        if template is not None:
+            shutil.copytree(template, name, dirs_exist_ok=True)
+        yield Path(name)
+
+
+@contextlib.contextmanager
 def running(
     arguments: list[str], port: int, environment: dict[str, str], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
@@ -45,12 +56,17 @@ def running(
         _wait_for(process, port, log)
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Stop it as an operator does; kill it when it does not listen."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -1,7 +1,9 @@
 """
 Fifty merchants' endpoints in one process: `python -m tests.bench.receivers 8120`. `/e/<n>` is the n-th endpoint.
 
-Each webhook is answered 204 at once. Which payments it was about is remembered, and `GET /report` tells.
+Each webhook is answered 204 at once, but at `/hang/<n>` never, and at `/far/<n>` after 100 ms. Which payments it was
+about is remembered, and when the first of each came; `GET /report` tells. Times are of `perf_counter`, which all
+processes of a machine share.
 """
 
 from __future__ import annotations
@@ -10,9 +12,13 @@ import asyncio
 import json
 import re
 import sys
+import time
 from collections import Counter
 
 _REFERENCE = re.compile(rb'"provider_reference":\s*"([^"]+)"')
+_HANGING = b"/hang/"
+_FAR = b"/far/"
+FAR_MS = 100
 _ANSWER = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -23,17 +29,26 @@ class Report:
         self.endpoints: Counter[str] = Counter()
         self.references: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
+        self.received_s: dict[str, float] = {}
 
-    def webhook(self, path: bytes, body: bytes) -> None:
+    def webhook(self, path: bytes, body: bytes, now_s: float) -> None:
         self.endpoints[path.decode()] += 1
         found = _REFERENCE.search(body)
-        self.references[found[1].decode() if found else ""] += 1
+        reference = found[1].decode() if found else ""
+        self.references[reference] += 1
+        self.received_s.setdefault(reference, now_s)
         at = body.find(b'"type":')
         self.types[body[at + 7 : body.find(b",", at)].strip(b' "').decode()] += 1
 
     def as_json(self) -> bytes:
         return json.dumps(
-            {"endpoints": self.endpoints, "references": self.references, "types": self.types}, separators=(",", ":")
+            {
+                "endpoints": self.endpoints,
+                "references": self.references,
+                "types": self.types,
+                "received_s": self.received_s,
+            },
+            separators=(",", ":"),
         ).encode()
 
 
@@ -51,6 +66,7 @@ class Receiver(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
+        now_s = time.perf_counter()
         self._buffer += data
         while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
             head = self._buffer[:end]
@@ -63,8 +79,11 @@ class Receiver(asyncio.Protocol):
             body, self._buffer = self._buffer[end + 4 : whole], self._buffer[whole:]
             method, path, _ = head.split(b" ", 2)
             if method == b"POST":
-                self._report.webhook(path, body)
-                self._transport.write(_ANSWER)
+                self._report.webhook(path, body, now_s)
+                if path.startswith(_FAR):
+                    asyncio.get_running_loop().call_later(FAR_MS / 1000, self._transport.write, _ANSWER)
+                elif not path.startswith(_HANGING):
+                    self._transport.write(_ANSWER)
             else:
                 told = self._report.as_json()
                 self._transport.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(told), told))
