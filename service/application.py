@@ -25,7 +25,7 @@ import uvloop
 from httpx_aiohttp import AiohttpTransport
 from sqlalchemy import Connection, insert, select
 
-from outbox.dispatcher import Dispatcher, Topic
+from outbox.dispatcher import Dispatcher, Happened, Topic
 from outbox.guard import Guard
 from outbox.message import Done, Message, Outcome
 from outbox.policy import STANDARD_MS, Policy
@@ -39,18 +39,21 @@ from service.config import Settings
 from service.control import Server as ControlServer
 from service.control import serve as serve_control
 from service.database import Database
+from service.feed import Feed
 from service.heartbeat import Heartbeat
 from service.ids import Clock, Ids, now_ms
 from service.lock import Lock
 from service.merchants.accounts import Registry, ensure_defaults
 from service.merchants.deliver import Deliverer
 from service.merchants.events import WEBHOOK
+from service.merchants.recovery import RECOVER, Recoverer
 from service.merchants.tables import installation
 from service.metrics import Metrics
 from service.payments import ask
 from service.payments.ask import Asker
 from service.payments.book import ours
 from service.providers import PROVIDERS
+from service.retention import PRUNE, Pruner
 from service.schema import outbox_tables
 from service.seal import Seal, bound_to, load_keys
 from service.watch import Watch
@@ -128,6 +131,8 @@ class Application:
             self._lock.release()
             raise
         self.processor = Processor(self.queue, self.ids, self.clock, ours(self.installation))
+        self.pruner = Pruner(self.queue, self.settings, self.clock)
+        self.feed = Feed(self.db)
         self.intake = Intake(self.db, self.queue, self.seal, self.ids, self.clock, self._accepted)
 
     async def close(self) -> None:
@@ -142,7 +147,8 @@ class Application:
             self.metrics.secrets_missing(name, any(e.missing for e in self.registry if e.provider == name))
 
     def nudge(self) -> None:
-        """Something was committed that the outbox should look at now."""
+        """Something was committed that the outbox should look at now, and whoever waits for events."""
+        self.feed.nudge()
         if self.dispatcher is not None:
             self.dispatcher.nudge()
 
@@ -160,6 +166,7 @@ class Application:
             self.port = _free_port(self.settings.host, self.settings.port)
             self.guard.own_ports = frozenset({self.port})
             await self.db.write(self.queue.forget_leases, self.clock())
+            await self.db.write(self.pruner.ensure)
             self.dispatcher = self._build_dispatcher()
             self._site = Site(self)
             for entry in self.registry.half_set():
@@ -207,6 +214,7 @@ class Application:
             self.ids,
             self.clock,
             self.metrics,
+            self.watch.reported,
         )
         # Providers are called where the settings say, without the guard: their addresses are the operator's own.
         self._asking = aiohttp.ClientSession(
@@ -225,6 +233,7 @@ class Application:
             self.metrics.asked,
             ours(self.installation),
         )
+        recoverer = Recoverer(self.queue, self.clock)
         topics = [
             Topic(
                 Policy(name, delays_ms, lease_ms=70_000, limit_ms=60_000, batch=CALLBACK_BATCH),
@@ -244,13 +253,24 @@ class Application:
                 died=asker.died,
             ),
             Topic(
-                Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000, per_destination=4),
+                Policy(PRUNE, (60_000, 600_000, 3_600_000), lease_ms=70_000, limit_ms=60_000, batch=1),
+                work=self.pruner.work,
+                died=self.pruner.died,
+            ),
+            Topic(
+                Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000, per_destination=4, breaker=True),
                 act=deliverer.act,
                 load=deliverer.load,
             ),
+            # One at a time: a message is a whole transaction's work.
+            Topic(
+                Policy(RECOVER, (1_000, 10_000, 60_000), lease_ms=70_000, limit_ms=60_000, batch=1),
+                work=recoverer.work,
+                died=recoverer.died,
+            ),
         ]
         self.metrics.know_queues(topic.policy.topic for topic in topics)
-        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self.watch.happened)  # noqa: S311 - jitter
+        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self._happened)  # noqa: S311 - jitter
 
     def _work_on_callbacks(self, topic: str) -> Callable[[Connection, Sequence[Message]], list[Outcome]]:
         def work(tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
@@ -263,6 +283,10 @@ class Application:
     def _put_before_a_person(self, tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
         self.watch.reported(DEFERRED, "", self.processor.overdue(tx, messages))
         return [Done() for _ in messages]
+
+    def _happened(self, event: Happened) -> None:
+        self.watch.happened(event)
+        self.feed.nudge()
 
     def _accepted(self, topic: str) -> None:
         if self.dispatcher is not None:

@@ -140,6 +140,7 @@ class Database:
         task = asyncio.create_task(self._read(deadline, query, args))
         self._reading[task] = deadline
         task.add_done_callback(self._reading.pop)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # a cancelled caller asks for neither
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -17,8 +17,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
+from outbox.destinations import Trouble
 from outbox.queue import Backlog, Queue
 from service.callbacks.tables import callbacks, quarantine
+from service.merchants.events import WEBHOOK
 from service.payments.rules import STATUSES, Problem
 from service.payments.states import MACHINES
 from service.payments.tables import attention
@@ -34,20 +36,23 @@ CURRENCIES = tuple(
 )
 RECEIVED = (
     "kept", "repeated", "refused", "not_found", "method_not_allowed", "incomplete", "too_large", "too_slow",
-    "headers_too_large", "compressed", "not_kept", "failed",
+    "too_many_parts", "no_room", "headers_too_large", "compressed", "not_kept", "failed",
 )  # fmt: skip
 """What became of a callback at the door: taken, not verified, a fault of the transport, or not kept (503)."""
 REFUSED = ("no_secret", "missing_header", "bad_header", "bad_signature", "too_old", "too_new", "no_sign", "not_form",
            "half_set", "wrong_token")  # fmt: skip
 RESTING = ("parked", "deferred", "dead")
 FINISHED = ("processed", "ignored", "unmapped", "parked", "deferred", "dead")
-DELIVERED = ("done", "retried", "died", "held")
+DELIVERED = ("done", "retried", "died")
 DELIVERY_ERRORS = (
     "timeout", "dns", "tls", "reset", "refused", "unreachable", "connection", "bad_url", "bad_answer", "redirect",
     "gone", "http_3xx", "http_4xx", "http_5xx", "scheme", "user_info", "port", "own_port", "forbidden_address",
     "https_required", "unsettled", "raised", "cannot_open",
 )  # fmt: skip
-ATTENTION = (*Problem, "merged", "deferred_too_long", "callback_dead", "never_answered", "answer_not_placed")
+ATTENTION = (
+    *Problem, "merged", "deferred_too_long", "callback_dead", "never_answered", "answer_not_placed",
+    "endpoint_failing", "endpoint_disabled",
+)  # fmt: skip
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -63,6 +68,7 @@ class Measured:
     callbacks: Mapping[str, int]
     quarantined: int
     attention: int
+    endpoints: Trouble
 
 
 def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
@@ -76,6 +82,7 @@ def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
         {row[0]: row[1] for row in tx.execute(resting)},
         tx.execute(select(func.count()).select_from(quarantine)).scalar_one(),
         tx.execute(select(func.count()).select_from(attention).where(attention.c.closed_at_ms.is_(None))).scalar_one(),
+        queue.destinations.trouble(tx, WEBHOOK),
     )
 
 
@@ -165,6 +172,13 @@ class Metrics:
         self._callbacks = self._gauge("callbacks_resting", "Callbacks that rest.", ("status",), RESTING)
         self._quarantined = self._plain_gauge("callbacks_quarantined", "Callbacks in quarantine.")
         self._attention_open = self._plain_gauge("attention_open", "Matters that wait for a person.")
+        self._endpoints = self._gauge(
+            "webhook_endpoints", "Endpoints that fail, are left alone for a while, or are disabled.", ("state",),
+            ("failing", "circuit_open", "disabled"),
+        )  # fmt: skip
+        self._failing_longest = self._plain_gauge(
+            "webhook_endpoint_failing_seconds", "How long the endpoint that fails longest has done nothing else."
+        )
         self._heartbeat = self._plain_gauge(
             "heartbeat_last_success_timestamp_seconds", "The last heartbeat that arrived."
         )
@@ -272,6 +286,11 @@ class Metrics:
             self._callbacks(status).set(found.callbacks.get(status, 0))
         self._quarantined.set(found.quarantined)
         self._attention_open.set(found.attention)
+        trouble = found.endpoints
+        for state, count in zip(("failing", "circuit_open", "disabled"), trouble, strict=False):
+            self._endpoints(state).set(count)
+        since_ms = trouble.failing_since_ms
+        self._failing_longest.set(0 if since_ms is None else max(0, found.now_ms - since_ms) / 1000)
 
     def render(self) -> bytes:
         """The text that Prometheus reads; its type is `CONTENT_TYPE`."""

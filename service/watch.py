@@ -39,7 +39,7 @@ class Watch:
         match event.what:
             case "claimed":
                 self.moved_at_ms[event.topic] = self._clock()
-            case "done" | "retried" | "died" | "held":
+            case "done" | "retried" | "died":
                 self.moved_at_ms[event.topic] = self._clock()
                 # list(): the writer's thread puts reports in meanwhile.
                 for key in [key for key in list(self._reports) if key[0] == event.topic]:
@@ -52,7 +52,7 @@ class Watch:
         if event.what == "died" and event.topic in _DIED_AS:
             for _ in range(event.count):
                 self._metrics.attention(_DIED_AS[event.topic])
-        if event.topic == WEBHOOK and event.what in ("done", "retried", "died", "held"):
+        if event.topic == WEBHOOK and event.what in ("done", "retried", "died"):
             self._metrics.delivery(event.what, event.count)
         if event.what.endswith(("_raised", "_failed")) or event.what in ("died", "stale"):
             log.error(
@@ -78,6 +78,7 @@ class Watch:
             )
         for reason in report.attention:
             self._metrics.attention(reason)
+            log.warning("attention.opened", reason=reason)
         for callback_id, pair in report.illegal:
             self._metrics.illegal_transition("attempt")
             log.info("payment.illegal_transition", callback_id=callback_id, what=pair)

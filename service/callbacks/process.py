@@ -16,7 +16,9 @@ import msgspec
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from outbox.message import Message, Promise
+from outbox.prepared import Prepared
 from outbox.queue import Queue
+from service.attention import open_attention
 from service.callbacks.tables import callbacks, waits
 from service.callbacks.take import message_id
 from service.ids import Clock, Ids
@@ -24,10 +26,8 @@ from service.merchants.events import News, rfc3339, tell, wanted_on_request
 from service.merchants.tables import accounts
 from service.payments.book import Account, Book, Heard, Lacks, Moved, Waits, names_of
 from service.payments.facts import Told
-from service.payments.tables import attention
 from service.providers import PROVIDERS
 from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Unmapped
-from service.schema import Prepared
 
 ASK = "ask"
 DEFERRED = "deferred"
@@ -186,7 +186,7 @@ class Processor:
             insert(waits).prefix_with("OR IGNORE", dialect="sqlite"),
             [{"account_id": row["account_id"], "reference": name, "callback_id": id_} for name in references],
         )
-        promises.append(Promise(f"{DEFERRED}:{id_}", DEFERRED, row["account_id"], id_, due_at_ms=until_ms))
+        promises.append(Promise(f"{DEFERRED}:{id_}", DEFERRED, "", id_, due_at_ms=until_ms))
         reason = "no_merchant" if NO_MERCHANT in references else "not_known_yet"
         return _finish(id_, "deferred", now_ms, reason, deferred_until_ms=until_ms)
 
@@ -213,6 +213,7 @@ class Processor:
                 {"callback": passed_on(row, done)},
                 payment_id=done["payment_id"],
                 callback_id=row["id"],
+                live=owners[row["account_id"]].live,
             )
             for row, done in zip(todo, finishes, strict=True)
             if done["status"] != "deferred" and owners[row["account_id"]].merchant_id in wanted
@@ -243,12 +244,6 @@ class Processor:
                 .values(status="dead", reason="retries_spent", finished_at_ms=now_ms)
             )
             open_attention(tx, self._ids, message.subject, "callback_dead", message.topic, now_ms)
-
-
-def open_attention(tx: Connection, ids: Ids, subject: str, reason: str, detail: str, now_ms: int) -> None:
-    """Put something before a person, once."""
-    row = {"id": ids("att"), "subject": subject, "reason": reason, "detail": detail, "opened_at_ms": now_ms}
-    tx.execute(insert(attention).prefix_with("OR IGNORE", dialect="sqlite"), row)
 
 
 def _is_test(row: Mapping[str, Any]) -> bool:
@@ -330,7 +325,7 @@ def revive(tx: Connection, queue: Queue, known: Sequence[tuple[str, str]], now_m
             )
             .returning(callbacks.c.id, callbacks.c.account_id, callbacks.c.provider, callbacks.c.runs)
         ).all()
-        work = [Promise(message_id(r.id, r.runs), PROVIDERS[r.provider].queue, r.account_id, r.id) for r in rows]
+        work = [Promise(message_id(r.id, r.runs), PROVIDERS[r.provider].queue, "", r.id) for r in rows]
         queue.enqueue(tx, work, now_ms)
         revived += len(rows)
     return revived

@@ -49,6 +49,8 @@ def run_again(tx: Connection, queue: Queue, id_: str, reason: str, actor: str, n
     row = tx.execute(select(callbacks).where(callbacks.c.id == id_)).one_or_none()
     if row is None:
         raise NotFound("callback", id_, _LISTED)
+    if row.erased_at_ms is not None:
+        raise Refusal("erased", f"The body of {id_} was erased; there is nothing left that could be run again.")
     if row.status == "processed" and (asked := _ask_again(tx, queue, id_, now_ms)):
         By(actor, now_ms, ids).write_down(tx, REPLAYED, id_, reason)
         return {"id": id_, "status": "processed", "questions": asked}
@@ -70,7 +72,7 @@ def run_again(tx: Connection, queue: Queue, id_: str, reason: str, actor: str, n
         .where(callbacks.c.id == id_)
         .values(status="received", reason=None, finished_at_ms=None, deferred_until_ms=None, runs=row.runs + 1)
     )
-    promise = Promise(message_id(id_, row.runs + 1), PROVIDERS[row.provider].queue, row.account_id, id_)
+    promise = Promise(message_id(id_, row.runs + 1), PROVIDERS[row.provider].queue, "", id_)
     queue.enqueue(tx, [promise], now_ms)
     return {"id": id_, "status": "received", "run": row.runs + 1}
 

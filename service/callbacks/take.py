@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from outbox.message import Promise
+from outbox.prepared import Prepared
 from outbox.queue import Queue
 from service.callbacks.tables import callbacks
-from service.schema import Prepared
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def take(tx: Connection, queue: Queue, arrivals: Sequence[Arrival]) -> list[Kept
     queue.enqueue(
         tx,
         [
-            Promise(message_id(arrival.id), arrival.queue, arrival.account_id, arrival.id)
+            Promise(message_id(arrival.id), arrival.queue, "", arrival.id)
             for arrival in arrivals
             if arrival.id in new and not arrival.parked
         ],

@@ -42,6 +42,9 @@ def show_(callback: str, json_: bool) -> None:
         click.echo()
         show.rows(found["work"], False, ("id", "topic", "state", "tries", "last_error", "last_try_at"), "")
     click.echo()
+    if found.get("erased_at"):
+        click.echo("Its body was erased: it had become too old, or a person asked for it.")
+        return
     click.echo(show.printable(_pretty(found["body"]), lines=True))
 
 

@@ -17,7 +17,10 @@ def keys() -> None:
 @click.argument("merchant")
 @click.option("--name", default="", help="To tell keys apart.")
 @click.option(
-    "--scope", "scopes", multiple=True, help="What it may do, for example payments:read; everything unless given."
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="What it may do, for example events:read for the feed /v1/events; everything unless given.",
 )
 @show.as_json
 def create(merchant: str, name: str, scopes: tuple[str, ...], json_: bool) -> None:

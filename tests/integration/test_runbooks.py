@@ -507,9 +507,28 @@ def test_a_dead_delivery(till: Till, steps: Steps) -> None:
     assert verifies(endpoint["secret"], webhooks[-1])
 
 
+@runs(FAILED, "All that was missed, at once")
+def test_a_recovery(till: Till, steps: Steps) -> None:
+    """The dry run sends nothing; the recovery brings what was given up, once."""
+    merchant = till.json("merchant create Awa")["id"]
+    till.json(f"endpoint add {merchant} {till.shop.url} --schedule 0")
+    till.shop.status = 500
+    till.systemctl("start")
+    assert till.stripe("a", "whsec_old") == 200
+    until(lambda: till.json("deliveries list --status failed"), "its tries were not spent")
+    till.shop.status = 204
+    till.shop.got.clear()
+    assert "would be sent again" in steps.take("caisse deliveries recover")
+    assert till.json("deliveries recoveries") == [] and not till.told("a")
+    assert "is finished: 1 sent again" in steps.take("caisse deliveries recover")
+    assert "finished" in steps.take("caisse deliveries recoveries")
+    until(lambda: till.json("deliveries list --status succeeded"), "it was not delivered")
+    assert len(till.told("a")) == 1
+
+
 @runs(FAILED, "An endpoint that is disabled")
 def test_a_disabled_endpoint(till: Till, steps: Steps) -> None:
-    """After a 410 what is owed is held; enabled, tested, and then sent. The refused one is retried by hand."""
+    """After a 410 what is owed is held; enabled, it is sent. The refused one is retried by hand."""
     endpoint = till.merchant()["endpoint"]["id"]
     till.shop.status = 410
     till.systemctl("start")
@@ -519,11 +538,11 @@ def test_a_disabled_endpoint(till: Till, steps: Steps) -> None:
     until(lambda: till.json("deliveries list --status held"), "nothing is held")
     till.shop.status = 204
     assert "410" in steps.take("caisse endpoint list")
+    assert "410" in steps.take("caisse endpoint show", ep=endpoint)
     assert "held" in steps.take("caisse deliveries list")
-    steps.take("caisse endpoint enable", ep=endpoint)
-    steps.take("caisse endpoint test", ep=endpoint)
     assert not till.told("owed")
     steps.take("caisse endpoint enable", ep=endpoint)
+    steps.take("caisse endpoint test", ep=endpoint)
     until(lambda: till.told("owed"), "what was held did not come")
     (refused,) = till.json("deliveries list --status failed")
     till.shell(f"caisse deliveries retry {refused['id']}")

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from sqlalchemy import Table, func, or_, select
+from sqlalchemy import Table, func, select
 
 from service.application import Application, build
 from service.config import Settings
@@ -154,12 +154,17 @@ class Till:
         return await self.app.db.read(lambda tx: int(tx.execute(query).scalar_one()))
 
     async def settled(self, seconds: float = 10.0) -> None:
-        """Until nothing is due in the outbox and nothing is worked on, both seen in one snapshot."""
+        """Until nothing is due in the outbox (what is held or pauses is not) nor worked on, seen in one snapshot."""
         until = time.monotonic() + seconds
         messages = outbox_tables.messages
+        claimed = select(func.count()).where(messages.c.state == "pending", messages.c.claim > messages.c.settled_claim)
+
+        def look(tx: Any) -> int:
+            due = sum(backlog.due for backlog in self.app.queue.backlog(tx, self.app.clock()).values())
+            return due + int(tx.execute(claimed).scalar_one())
+
         while True:
-            unsettled = or_(messages.c.due_at_ms <= self.app.clock(), messages.c.claim > messages.c.settled_claim)
-            busy = await self.count(messages, messages.c.state == "pending", unsettled)
+            busy = await self.app.db.read(look)
             if not busy and not (self.app.dispatcher and any(self.app.dispatcher.in_flight.values())):
                 return
             assert time.monotonic() < until, await self.app.db.read(self.app.queue.backlog, self.app.clock())
