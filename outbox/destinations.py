@@ -10,12 +10,13 @@ from typing import NamedTuple
 from sqlalchemy import Connection, TextClause, text
 
 from outbox import statements as sql
-from outbox.health import Ended, Health
+from outbox.health import PAUSE_MS_MAX, Ended, Health
 from outbox.policy import Policy
 from outbox.prepared import Prepared
 from outbox.share import Choice, Owed, Place, cap, choose
 from outbox.tables import Tables
 
+CLOCK_BACK_MS = 1_000
 _MINUTE_MS = 60_000
 
 
@@ -92,6 +93,8 @@ class Destinations:
         self._give_up = prepare(sql.GIVE_UP, which="= 0"), prepare(sql.GIVE_UP, which="> 0")
         self._state = prepare(sql.STATE)
         self._trouble = prepare(sql.TROUBLE)
+        self._clock_back = prepare(sql.CLOCK_BACK)
+        self._latest_ms = 0
         self._first = prepare(sql.OWED_TO, which="= 0")
         self._again = prepare(sql.OWED_TO, which="> 0")
 
@@ -113,31 +116,40 @@ class Destinations:
         for topic, some in by_topic.items():
             tx.execute(self._turn, {"topic": topic, "names": json.dumps(sorted(some))})
 
+    def set_back(self, tx: Connection, now_ms: int) -> int:
+        """The clock is behind what was written by it: nobody waits until it has come so far again. Returns how many."""
+        moved = tx.execute(self._clock_back, {"now_ms": now_ms, "pause_ms_max": PAUSE_MS_MAX}).all()
+        self.turn(tx, ((topic, destination) for topic, destination in moved))
+        return len(moved)
+
     def choose(self, tx: Connection, policy: Policy, now_ms: int, room: int, rng: Random) -> Choice:
         """
         Chooses up to `room` due messages, fairly (`share.py`). It costs the same whatever waits: those whose turn is
         first are looked up, then the first few messages of each.
         """
+        if now_ms + CLOCK_BACK_MS >= self._latest_ms or not self.set_back(tx, now_ms):
+            self._latest_ms = now_ms  # otherwise the next claim looks again: this one may be undone
         at = {"topic": policy.topic, "now_ms": now_ms}
         in_flight = tx.execute(self._flying, at).all()
         flying = {name: count for name, count, _ in in_flight}
-        failing = sum(count for _, count, failures in in_flight if failures)
+        troubled = sum(count for _, count, trouble in in_flight if trouble)
         most = cap(policy, sum(flying.values()))
-        full = [name for name, count, failures in in_flight if failures or count >= most]
+        full = [name for name, count, trouble in in_flight if trouble or count >= most]
         # Who is not full now may become so while we choose: so many more are looked up behind.
         limit = room + len(flying) - len(full)
         found = tx.execute(self._places, {**at, "full": json.dumps(full), "limit": limit}).all()
         if not found:
             return Choice(waiting=bool(full))
-        places = [Place(name, failures > 0, *rest) for name, failures, *rest in found]
+        places = [Place(name, trouble > 0, *rest) for name, trouble, *rest in found]
         places.sort(key=lambda place: place.turn_ms)
         parameters = {**at, "names": json.dumps([place.name for place in places]), "cap": policy.per_destination}
         owed: dict[str, list[Owed]] = {}
-        for id_, name, due_at_ms, again in tx.execute(self._due_of, parameters):
-            owed.setdefault(name, []).append(Owed(id_, due_at_ms, bool(again)))
-        for here in owed.values():
-            here.sort(key=lambda one: one.due_at_ms)
-        choice = choose(places, owed, flying, failing, policy, room, rng)
+        for name, first, again in tx.execute(self._due_of, parameters):
+            here = [Owed(row, due_at_ms, again=False) for row, due_at_ms in json.loads(first)]
+            here += [Owed(row, due_at_ms, again=True) for row, due_at_ms in json.loads(again)]
+            if here:
+                owed[name] = here
+        choice = choose(places, owed, flying, troubled, policy, room, rng)
         choice.waiting = choice.waiting or bool(full)
         choice.touched = [place for place in places if place.name in choice.taken or place.name not in owed]
         return choice
@@ -187,22 +199,20 @@ class Destinations:
         """How many destinations of a topic are not well. Reads the whole (small) table."""
         return Trouble(*tx.execute(self._trouble, {"topic": topic}).one())
 
-    def hold(self, tx: Connection, topic: str, destination: str, reason: str = "held") -> int:
+    def hold(self, tx: Connection, topic: str, destination: str, reason: str = "held") -> None:
         """
         Sends nothing there until `release`; what is owed waits, whenever it was promised, and what is in flight may
-        still be settled. Costs the same however much that is. Returns how much is owed.
+        still be settled. Costs the same however much that is.
         """
         tx.execute(self._hold, {"topic": topic, "destination": destination, "held": reason})
-        return self.standing(tx, topic, destination).owed
 
-    def release(self, tx: Connection, topic: str, destination: str) -> int:
+    def release(self, tx: Connection, topic: str, destination: str) -> None:
         """
-        Sends there again, with a closed circuit: what is due now, and what waits for a retry when its time comes
-        (unless you `hurry` it). Returns how much is owed.
+        Sends there (again), with a closed circuit, as if it had never failed: what is due now, and what waits for a
+        retry when its time comes (unless you `hurry` it). Costs the same however much that is.
         """
         tx.execute(self._release, {"topic": topic, "destination": destination})
         self.turn(tx, [(topic, destination)])
-        return self.standing(tx, topic, destination).owed
 
     def hurry(self, tx: Connection, topic: str, destination: str, now_ms: int, limit: int) -> int:
         """Makes due now up to `limit` messages that wait for a retry, the next ones first. Returns how many."""
@@ -219,7 +229,7 @@ class Destinations:
         return count
 
     def resume(self, tx: Connection, topic: str, destinations: Collection[str]) -> None:
-        """Ends their pauses: an open circuit is half-open at once, and the next try decides."""
+        """An open circuit is half-open at once, and the next try decides. A Retry-After and a limit still hold."""
         if destinations:
             tx.execute(self._resume, [{"topic": topic, "destination": name} for name in sorted(destinations)])
             self.turn(tx, ((topic, name) for name in destinations))

@@ -20,20 +20,25 @@ OPEN_MS_MAX = 15 * 60_000
 PAUSE_MS_MAX = 15 * 60_000
 """How long a Retry-After may silence a whole destination. The message it was the answer to may have to wait longer."""
 
+SLOW_MS = 2_000
+"""A try that keeps its place so long may succeed: it is no failure, but many like it would keep all places."""
+
 _MINUTE_MS = 60_000
 
 
 class Ended(NamedTuple):
-    """One try that ended; `after_ms` is what a Retry-After asked for."""
+    """One try that ended; `after_ms` is what a Retry-After asked for, `slow`: it took `SLOW_MS` or more."""
 
     failed: bool
     after_ms: int = 0
+    slow: bool = False
 
 
 class Health(NamedTuple):
     """
     `failures` in a row, the first of them at `failing_since_ms`. `opened_ms` is how long the circuit was opened last, 0
-    when it is closed. `recent` is text for the column: `minute:tries:failures` of the last minutes.
+    when it is closed. `recent` is text for the column: `minute:tries:failures` of the last minutes. `troubled` is 1
+    while its last try failed or was slow: then it gets one place, of those that the troubled share.
     """
 
     failures: int = 0
@@ -41,17 +46,14 @@ class Health(NamedTuple):
     opened_ms: int = 0
     paused_until_ms: int = 0
     recent: str = ""
-
-    @property
-    def failing(self) -> bool:
-        """Whether its last try failed: then it gets one at a time."""
-        return self.failures > 0
+    troubled: int = 0
 
     def after(self, ended: Iterable[Ended], now_ms: int) -> Health:
         """The health after these tries, in the order in which they ended."""
-        failures, since_ms, opened_ms, paused_until_ms, recent = self
+        failures, since_ms, opened_ms, paused_until_ms, recent, troubled = self
         minutes = _read(recent, now_ms)
-        for failed, after_ms in ended:
+        for failed, after_ms, slow in ended:
+            troubled = int(failed or slow)
             minute = minutes.setdefault(now_ms // _MINUTE_MS, [0, 0])
             minute[0] += 1
             if not failed:
@@ -74,7 +76,7 @@ class Health(NamedTuple):
                 opened_ms = opens_ms
             if pause_ms := max(opens_ms, min(after_ms, PAUSE_MS_MAX)):
                 paused_until_ms = max(paused_until_ms, now_ms + pause_ms)
-        return Health(failures, since_ms, opened_ms, paused_until_ms, _written(minutes))
+        return Health(failures, since_ms, opened_ms, paused_until_ms, _written(minutes), troubled)
 
 
 def _mostly_failed(minutes: dict[int, list[int]]) -> bool:

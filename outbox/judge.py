@@ -17,7 +17,7 @@ def judge(message: Message, outcome: Outcome, policy: Policy, now_ms: int, rng: 
     """What an outcome makes of a message: the columns to write."""
     row = unchanged(message)
     row["tried_at_ms"] = message.claimed_at_ms
-    row["status"] = outcome.trial.http_status if outcome.trial else None
+    row["status"] = _status(outcome.trial)
     match outcome:
         case Done():
             row |= {"state": "done", "finished_at_ms": now_ms}
@@ -62,10 +62,16 @@ def kept(message: Message, trial: Trial | None, error: str | None) -> dict[str, 
         "number": message.tries,
         "started_at_ms": message.claimed_at_ms,
         "duration_ms": max(0, trial.duration_ms),
-        "status": trial.http_status,
+        "status": _status(trial),
         "error": error if trial.error is None else _words(trial.error),
         "head": trial.head[:HEAD_BYTES_MAX],
     }
+
+
+def _status(trial: Trial | None) -> int | None:
+    """A handler's status, if it is one: one value that a column refuses must not undo a whole batch."""
+    status = None if trial is None else trial.http_status
+    return status if status is None or 100 <= status <= 999 else None
 
 
 def _words(error: str) -> str:

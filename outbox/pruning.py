@@ -1,5 +1,6 @@
 """
-Forgetting what is paid. A message that is not `done` is never touched here, and the tries of a message go with it.
+Forgetting what is paid: what is done, and what is dead but was *paid again*, done under a later number of the same id.
+Nothing else is ever touched here, and the tries of a message go with it.
 
 Plain functions over a transaction, each a piece of at most `ROWS_A_PIECE` rows. They walk the primary key, or look up
 the index by subject: there is no index by age, because every message would pay for one.
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Integer, cast, delete, exists, func, or_, select
 
 from outbox.tables import Tables
 
@@ -18,7 +19,7 @@ ROWS_A_PIECE = 500
 """Messages and tries that one piece deletes, about 5 ms of the writer's time: intake never waits long behind it."""
 
 
-class Ended(NamedTuple):
+class Pruned(NamedTuple):
     """`after`: where the next piece goes on; None: the walk is over."""
 
     after: str | None
@@ -37,14 +38,14 @@ class Forgotten(NamedTuple):
 
 def prune_ended(
     tx: Connection, tables: Tables, after: str, below: str, before_ms: int, *, dry_run: bool = False
-) -> Ended:
+) -> Pruned:
     """Look at the next messages with `after < id < below`, and delete those that were done before a time (ms)."""
     m = tables.messages.c
     rows = tx.execute(
         select(m.id, m.state, m.finished_at_ms).where(m.id > after, m.id < below).order_by(m.id).limit(ROWS_A_PIECE)
     ).all()
     if not rows:
-        return Ended(None)
+        return Pruned(None)
     old = [row.id for row in rows if row.state == "done" and row.finished_at_ms < before_ms]
     tries = _tries_of(tx, tables, old)
     fits = old if dry_run else _fitting(old, tries)
@@ -52,7 +53,7 @@ def prune_ended(
     if not dry_run:
         _delete(tx, tables, fits)
     over = len(rows) < ROWS_A_PIECE and goes_on == rows[-1].id
-    return Ended(None if over else goes_on, len(rows), len(fits), sum(tries.get(id_, 0) for id_ in fits))
+    return Pruned(None if over else goes_on, len(rows), len(fits), sum(tries.get(id_, 0) for id_ in fits))
 
 
 def unsettled(
@@ -61,29 +62,24 @@ def unsettled(
     subjects: Collection[str],
     *,
     since_ms: int | None = None,
-    paid_again: bool = False,
     but: Collection[str] = (),
 ) -> set[str]:
     """
-    Which of these subjects are still owed something: a message that is not done, a dead one included.
+    Which of these subjects are still owed something: a message that is pending, or dead and not paid again.
 
-    `since_ms`: also those of which a message was done since then. `paid_again`: a dead message is forgiven if a later
-    one about the same subject to the same destination is done. `but`: topics that do not count.
+    `since_ms`: also those of which a message ended since then. `but`: topics that do not count.
     """
     m = tables.messages.c
-    owed: ColumnElement[bool] = (m.state != "done") & m.topic.not_in(list(but))
-    if paid_again:
-        later = tables.messages.alias("later")
-        owed = owed & ~(
-            (m.state == "dead")
-            & exists().where(
-                later.c.subject == m.subject,
-                later.c.topic == m.topic,
-                later.c.destination == m.destination,
-                later.c.state == "done",
-                later.c.created_at_ms >= m.created_at_ms,
-            )
-        )
+    later = tables.messages.alias("later")
+    paid_again = exists().where(
+        later.c.subject == m.subject,
+        later.c.topic == m.topic,
+        later.c.destination == m.destination,
+        later.c.state == "done",
+        _stem(later.c.id) == _stem(m.id),
+        _number(later.c.id) > _number(m.id),
+    )
+    owed: ColumnElement[bool] = (m.state != "done") & ~((m.state == "dead") & paid_again) & m.topic.not_in(list(but))
     if since_ms is not None:
         owed = or_(owed, m.finished_at_ms >= since_ms)
     return set(tx.execute(select(m.subject).where(m.subject.in_(list(subjects)), owed)).scalars())
@@ -93,16 +89,18 @@ def forget_subjects(tx: Connection, tables: Tables, subjects: Collection[str], *
     """
     Delete the messages about these subjects, the lowest subject first, as many as fit into a piece.
 
-    For subjects that are not `unsettled` in the same transaction. One that is too large for a piece goes in several:
-    all of it is done, so whoever comes between finds nothing owed of it either.
+    For subjects that are not `unsettled` in the same transaction. One that is too large for a piece goes in several,
+    the lower numbers first: whoever comes between finds that what is dead was paid again, and the next number is one
+    that nobody had.
     """
     m, t = tables.messages.c, tables.tries.c
-    about = m.subject.in_(list(subjects)) & (m.state == "done")
+    about = m.subject.in_(list(subjects)) & (m.state != "pending")
     if dry_run:
         messages = tx.execute(select(func.count()).where(about)).scalar_one()
         tries = tx.execute(select(func.count()).where(t.message_id == m.id, about)).scalar_one()
         return Forgotten(set(subjects), messages, tries)
-    found = tx.execute(select(m.subject, m.id).where(about).order_by(m.subject, m.id).limit(ROWS_A_PIECE + 1)).all()
+    order = m.subject, func.length(m.id), m.id  # of one stem, :9 comes before :10
+    found = tx.execute(select(m.subject, m.id).where(about).order_by(*order).limit(ROWS_A_PIECE + 1)).all()
     tried = _tries_of(tx, tables, [row.id for row in found])
     messages_of: dict[str, list[str]] = {subject: [] for subject in sorted(subjects)}
     for row in found:
@@ -145,5 +143,17 @@ def _delete(tx: Connection, tables: Tables, ids: Sequence[str]) -> None:
     if ids:
         tx.execute(delete(tables.tries).where(tables.tries.c.message_id.in_(list(ids))))
         tx.execute(
-            delete(tables.messages).where(tables.messages.c.id.in_(list(ids)), tables.messages.c.state == "done")
+            delete(tables.messages).where(tables.messages.c.id.in_(list(ids)), tables.messages.c.state != "pending")
         )
+
+
+_DIGITS = "0123456789"
+
+
+def _stem(id_: ColumnElement[str]) -> ColumnElement[str]:
+    return func.rtrim(id_, _DIGITS)
+
+
+def _number(id_: ColumnElement[str]) -> ColumnElement[int]:
+    """The number that an id ends with; 0 if it ends with none."""
+    return cast(func.substr(id_, func.length(_stem(id_)) + 1), Integer)

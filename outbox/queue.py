@@ -16,7 +16,7 @@ from sqlalchemy import Connection, TextClause, bindparam, text
 
 from outbox import statements as sql
 from outbox.destinations import Destinations
-from outbox.health import Ended
+from outbox.health import SLOW_MS, Ended
 from outbox.judge import What, judge, kept, unchanged
 from outbox.message import Message, Outcome, Promise, Retry
 from outbox.policy import Policy
@@ -75,8 +75,8 @@ class Queue:
             clause = text(statement.format(**names))
             return clause.bindparams(*(bindparam(name, expanding=True) for name in expanding))
 
-        def prepare_claim(due: str) -> TextClause:
-            return text(sql.CLAIM.format(**names, due=due.format(**names)))
+        def prepare_claim(which: str) -> TextClause:
+            return text(sql.CLAIM.format(**names, which=which.format(**names)))
 
         self._enqueue = Prepared(prepare(sql.ENQUEUE))
         self._claim = prepare_claim(sql.DUE)
@@ -122,7 +122,7 @@ class Queue:
             if promise.destination:
                 whom = promise.topic, promise.destination
                 owed[whom] = min(due_at_ms, owed.get(whom, due_at_ms))
-            self._expect(promise.topic, due_at_ms)
+            self.expect(promise.topic, due_at_ms)
         if not rows:
             return 0
         self.destinations.promised(tx, owed)
@@ -152,8 +152,8 @@ class Queue:
         choice = Choice()
         if len(rows) < limit:
             choice = self.destinations.choose(tx, policy, now_ms, limit - len(rows), rng)
-            if choice.ids:
-                rows += tx.execute(self._claim_chosen, {"ids": json.dumps(choice.ids), **lease}).all()
+            if choice.rows:
+                rows += tx.execute(self._claim_chosen, {"rows": json.dumps(choice.rows), **lease}).all()
             # Without a message too: its turn was too early, and is put right here.
             self.destinations.served(tx, policy, choice, now_ms)
         messages: list[Message] = []
@@ -212,9 +212,10 @@ class Queue:
                 tries.append(kept(message, outcome.trial, row["error"]))
             if message.destination:
                 after_ms = (outcome.after_ms or 0) if isinstance(outcome, Retry) else 0
-                ended.setdefault(message.destination, []).append(Ended(what != "done", after_ms))
+                slow = outcome.trial is not None and outcome.trial.duration_ms >= SLOW_MS
+                ended.setdefault(message.destination, []).append(Ended(what != "done", after_ms, slow))
             if what == "retried":
-                self._expect(message.topic, row["due_at_ms"])
+                self.expect(message.topic, row["due_at_ms"])
             rows.append(row)
             settled.append(Settled(message, what, error))
         if not rows:
@@ -237,7 +238,7 @@ class Queue:
             self._settle(tx, rows)
         self.destinations.turn(tx, ((message.topic, message.destination) for message in messages))
         for message in messages:
-            self._expect(message.topic, message.due_at_ms)
+            self.expect(message.topic, message.due_at_ms)
 
     def revive(self, tx: Connection, ids: Collection[str], now_ms: int, reason: str) -> int:
         """Runs dead messages again with a fresh budget, each at most five times an hour. Returns how many."""
@@ -250,7 +251,7 @@ class Queue:
             last = " ".join(times[-REVIVALS_AN_HOUR:])
             rows.append({"id": message_id, "now_ms": now_ms, "reason": reason, "revived": last})
             whom.append((topic, destination))
-            self._expect(topic, now_ms)
+            self.expect(topic, now_ms)
         if rows:
             self._revive(tx, rows)
             self.destinations.turn(tx, whom)
@@ -266,7 +267,7 @@ class Queue:
         count = self._hasten(tx, [{"id": id_, "due_at_ms": at_ms} for id_, _, _, at_ms in due])
         self.destinations.turn(tx, ((topic, destination) for _, topic, destination, _ in due))
         for _, topic, _, at_ms in due:
-            self._expect(topic, at_ms)
+            self.expect(topic, at_ms)
         return count
 
     def forget_leases(self, tx: Connection, now_ms: int) -> int:
@@ -278,6 +279,7 @@ class Queue:
         leased = tx.execute(self._leased).all()
         count = tx.execute(self._forget_leases, {"now_ms": now_ms}).rowcount
         self.destinations.turn(tx, ((topic, destination) for topic, destination in leased))
+        self.destinations.set_back(tx, now_ms)
         return count
 
     def due(self, tx: Connection, topic: str, after_ms: int = 0) -> int | None:
@@ -302,7 +304,8 @@ class Queue:
             found[topic] = found.get(topic, Backlog())._replace(dead=count)
         return found
 
-    def _expect(self, topic: str, due_at_ms: int) -> None:
+    def expect(self, topic: str, due_at_ms: int) -> None:
+        """Something of this topic is due then: a hint for the dispatcher."""
         known = self.soonest.get(topic)
         if known is None or due_at_ms < known:
             self.soonest[topic] = due_at_ms

@@ -12,6 +12,8 @@ from random import Random
 from time import perf_counter
 from typing import Any
 
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError
+
 from outbox.lane import Lane
 from outbox.message import Message, Outcome, Retry, Trial
 from outbox.ports import Database
@@ -20,6 +22,9 @@ from outbox.step import Step, Stepped, checked, instead
 from outbox.topic import Happened, What
 
 _RAISED: dict[str, What] = {"then": "then_raised", "load": "load_raised", "died": "died_raised"}
+
+_REFUSED = (IntegrityError, DataError, InterfaceError, OverflowError, TypeError, ValueError)
+"""What a driver or a table says to a value that it does not take: no fault of the storage, nor of the others."""
 
 _log = logging.getLogger("outbox")
 
@@ -114,6 +119,10 @@ class Rounds:
                 stepped = await self._write(lane, step)
             except Exception as error:  # noqa: BLE001 - sorted out below: a handler's, or the storage's
                 fault = step.fault
+                if isinstance(error, _REFUSED) and not fault.kind and finished:
+                    await self._settle_apart(lane, finished, error)
+                    finished = []
+                    continue
                 if fault.of_storage(error):
                     # The acts are done and only the writing of it failed, so it is offered again until the lease is
                     # over. If it was written after all, the fence refuses the second time.
@@ -145,6 +154,16 @@ class Rounds:
             for message in claimed:
                 self._begin(lane, message, loaded.get(message.id))
         return count
+
+    async def _settle_apart(self, lane: Lane, finished: Sequence[tuple[Message, Outcome]], error: Exception) -> None:
+        """The tables refused a value of some outcome: each by itself, and the one that is refused again as a Retry."""
+        for message, outcome in finished:
+            for what in (outcome, Retry(type(error).__name__)):
+                try:
+                    await self._write(lane, Step(lane.topic, finished=[(message, what)]))
+                    break
+                except Exception as again:  # noqa: BLE001 - the second time it is left to its lease
+                    self.tell("settle_raised", lane, 1, ids=(message.id,), error=again)
 
     async def give_back(self, lane: Lane, messages: Sequence[Message]) -> None:
         """What was claimed and not begun, when we are stopping."""

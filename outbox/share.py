@@ -1,9 +1,9 @@
 """
 Who is served next: values in, a choice out. Nobody can take all the places, whatever he does with them.
 
-- A destination gets `per_destination` places at most, and one at a time while its last try failed.
+- A destination gets `per_destination` places at most, and one at a time while its last try failed or was slow.
 - Once half of all places are taken, nobody gets a second one: so forty that hang at the same moment still leave room.
-- Those that fail share half of all places between them.
+- Those that fail or are slow share half of all places between them.
 - Within a destination first tries go before retries, but three times of four only, so that neither starves the other.
 """
 
@@ -31,9 +31,9 @@ class Place(NamedTuple):
 
 
 class Owed(NamedTuple):
-    """A message that is due."""
+    """A message that is due, by the row it stands in."""
 
-    id: str
+    row: int
     due_at_ms: int
     again: bool
 
@@ -41,11 +41,11 @@ class Owed(NamedTuple):
 @dataclass(slots=True)
 class Choice:
     """
-    `ids` to claim, in turn; how many are `taken` of each place; the places `touched`, whose turn comes later now.
+    The `rows` to claim, in turn; how many are `taken` of each place; the places `touched`, whose turn comes later now.
     `waiting`: something may be due that has no room, so choose again when there is some.
     """
 
-    ids: list[str] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
     touched: list[Place] = field(default_factory=list)
     waiting: bool = False
@@ -67,14 +67,14 @@ def choose(
 ) -> Choice:
     """
     Chooses up to `room` messages for `places` (in their turn), of which `flying` says how many are in flight there
-    already, and `failing_flying` how many of all these at places that fail. `owed` is in the order of due times.
+    already, and `failing_flying` how many of all these at places that fail. `owed`: of each kind the earliest first.
     """
     choice = Choice()
     half = _half(policy)
     total, failing = sum(flying.values()), failing_flying
     queues = {place.name: _in_order(owed.get(place.name, []), place.opened_ms > 0, rng) for place in places}
     hungry = [place for place in places if queues[place.name]]
-    while hungry and len(choice.ids) < room:
+    while hungry and len(choice.rows) < room:
         fed: list[Place] = []
         for place in hungry:
             here = flying.get(place.name, 0) + choice.taken.get(place.name, 0)
@@ -82,10 +82,10 @@ def choose(
             if here >= most or (place.failing and failing >= half) or _spent(place, choice):
                 choice.waiting = choice.waiting or not _spent(place, choice)
                 continue
-            if len(choice.ids) >= room:
+            if len(choice.rows) >= room:
                 choice.waiting = True
                 break
-            choice.ids.append(queues[place.name].pop(0))
+            choice.rows.append(queues[place.name].pop(0))
             choice.taken[place.name] = choice.taken.get(place.name, 0) + 1
             total += 1
             failing += place.failing
@@ -109,12 +109,12 @@ def _spent(place: Place, choice: Choice) -> bool:
     return choice.taken.get(place.name, 0) >= max(1, place.per_minute // 60)
 
 
-def _in_order(owed: list[Owed], opened: bool, rng: Random) -> list[str]:
+def _in_order(owed: list[Owed], opened: bool, rng: Random) -> list[int]:
     if opened:  # it is a probe: whatever has waited longest
-        return [one.id for one in sorted(owed, key=lambda one: one.due_at_ms)]
-    first = [one.id for one in owed if not one.again]
-    again = [one.id for one in owed if one.again]
-    ids: list[str] = []
+        return [one.row for one in sorted(owed, key=lambda one: one.due_at_ms)]
+    first = [one.row for one in owed if not one.again]
+    again = [one.row for one in owed if one.again]
+    rows: list[int] = []
     while first and again:
-        ids.append((again if rng.random() < _RETRY_FIRST else first).pop(0))
-    return ids + first + again
+        rows.append((again if rng.random() < _RETRY_FIRST else first).pop(0))
+    return rows + first + again

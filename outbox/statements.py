@@ -3,7 +3,7 @@ All SQL of the queue; `{messages}`, `{tries}` and `{destinations}` are its table
 size of its batch.
 
 Differences of dialect belong here and nowhere else. For PostgreSQL: FOR UPDATE SKIP LOCKED in the claim's inner
-selects, FOR UPDATE in `LOOK`, json_each_text for json_each, LATERAL and ctid in `DUE_OF`, greatest for max of several
+selects, FOR UPDATE in `LOOK`, json_each_text for json_each, json_agg and ctid in `DUE_OF`, greatest for max of several
 (it passes over nulls, where SQLite's answers null), no INDEXED BY.
 """
 
@@ -17,15 +17,16 @@ VALUES (:id, :topic, :destination, :subject, :payload, 'pending', :due_at_ms, :n
 CLAIM = """
 UPDATE {messages}
 SET was_due_at_ms = due_at_ms, due_at_ms = :lease_ends_at_ms, tries = tries + 1, claim = claim + 1
-WHERE id IN ({due})
+WHERE {which}
 RETURNING id, topic, destination, subject, payload, tries, claim, created_at_ms, was_due_at_ms,
           tries_before, tries_max, settled_claim"""
 
 DUE = """
-SELECT id FROM {messages} WHERE topic = :topic AND state = 'pending' AND destination = '' AND due_at_ms <= :now_ms
-ORDER BY due_at_ms LIMIT :limit"""
+id IN (
+  SELECT id FROM {messages} WHERE topic = :topic AND state = 'pending' AND destination = '' AND due_at_ms <= :now_ms
+  ORDER BY due_at_ms LIMIT :limit)"""
 
-CHOSEN = "SELECT value FROM json_each(:ids)"
+CHOSEN = "rowid IN (SELECT value FROM json_each(:rows))"
 
 PUT_BACK = """
 UPDATE {messages} SET due_at_ms = was_due_at_ms, tries = tries - 1 WHERE id = :id AND claim = :claim"""
@@ -79,9 +80,9 @@ SELECT min(due_at_ms) FROM (
   SELECT min(due_at_ms) AS due_at_ms FROM {messages}
     WHERE topic = :topic AND state = 'pending' AND destination = '' AND due_at_ms > :after_ms
   UNION ALL SELECT min(next_due_at_ms) FROM {destinations}
-    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND failures = 0 AND next_due_at_ms > :after_ms
+    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND troubled = 0 AND next_due_at_ms > :after_ms
   UNION ALL SELECT min(next_due_at_ms) FROM {destinations}
-    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND failures > 0 AND next_due_at_ms > :after_ms)"""
+    WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND troubled = 1 AND next_due_at_ms > :after_ms)"""
 
 PENDING = """
 SELECT topic, count(*), sum(CASE WHEN due_at_ms <= :now_ms THEN 1 ELSE 0 END), min(due_at_ms), 0
@@ -136,7 +137,7 @@ WHERE topic = :topic AND destination = :destination"""
 
 HEAR = """
 UPDATE {destinations} SET failures = :failures, failing_since_ms = :failing_since_ms, opened_ms = :opened_ms,
-  paused_until_ms = :paused_until_ms, recent = :recent
+  paused_until_ms = :paused_until_ms, recent = :recent, troubled = :troubled
 WHERE topic = :topic AND destination = :destination"""
 
 # What is promised can only make its turn earlier, and need not be new: then it is looked at once for nothing.
@@ -146,12 +147,12 @@ ON CONFLICT (topic, destination) DO UPDATE SET next_due_at_ms =
   CASE WHEN held IS NULL THEN max(paused_until_ms, min(coalesce(next_due_at_ms, :due_at_ms), :due_at_ms)) END"""
 
 HEALTH = """
-SELECT destination, failures, failing_since_ms, opened_ms, paused_until_ms, recent
+SELECT destination, failures, failing_since_ms, opened_ms, paused_until_ms, recent, troubled
 FROM {destinations} WHERE topic = :topic AND destination IN (SELECT value FROM json_each(:names))"""
 
 # An expired lease is not in flight: whoever had it is slow or dead, and its message may be claimed again.
 FLYING = """
-SELECT f.destination, f.flying, d.failures FROM (
+SELECT f.destination, f.flying, d.troubled FROM (
   SELECT destination, count(*) AS flying FROM {messages}
   WHERE topic = :topic AND destination <> '' AND claim > settled_claim AND due_at_ms > :now_ms GROUP BY destination
 ) AS f JOIN {destinations} AS d ON d.topic = :topic AND d.destination = f.destination"""
@@ -160,22 +161,26 @@ SELECT f.destination, f.flying, d.failures FROM (
 # passed over in them is full, and so at most as many as there are places.
 _PLACES = """
 SELECT * FROM (
-  SELECT destination, failures, opened_ms, paused_until_ms, per_minute, next_due_at_ms FROM {{destinations}}
+  SELECT destination, troubled, opened_ms, paused_until_ms, per_minute, next_due_at_ms FROM {{destinations}}
   WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND {which} AND next_due_at_ms <= :now_ms
     AND destination NOT IN (SELECT value FROM json_each(:full))
   ORDER BY next_due_at_ms LIMIT :limit)"""
 
-PLACES = _PLACES.format(which="failures = 0") + "UNION ALL" + _PLACES.format(which="failures > 0")
+PLACES = _PLACES.format(which="troubled = 0") + "UNION ALL" + _PLACES.format(which="troubled = 1")
 
-# The first few of each: both kinds are probed in their own index, whatever waits behind them.
-_DUE_OF = """
-SELECT m.id, m.destination, m.due_at_ms, {again} FROM json_each(:names) AS p JOIN {{messages}} AS m ON m.rowid IN (
-  SELECT rowid FROM {{messages}} AS x
+# The first few of each: both kinds are probed in their own index, whatever waits behind them, and nothing but the index
+# is read. `row` is what the chosen ones are claimed by, in this same transaction.
+_FIRST_FEW = """
+(SELECT json_group_array(json_array(row, due_at_ms)) FROM (
+  SELECT x.rowid AS row, x.due_at_ms FROM {{messages}} AS x
   WHERE x.topic = :topic AND x.destination = p.value AND x.state = 'pending' AND x.destination <> '' AND x.{which}
     AND x.due_at_ms <= :now_ms
-  ORDER BY x.due_at_ms LIMIT :cap)"""
+  ORDER BY x.due_at_ms LIMIT :cap))"""
 
-DUE_OF = _DUE_OF.format(again="0", which="tries = 0") + " UNION ALL " + _DUE_OF.format(again="1", which="tries > 0")
+_DUE_OF = """
+SELECT p.value, {first}, {again} FROM json_each(:names) AS p"""
+
+DUE_OF = _DUE_OF.format(first=_FIRST_FEW.format(which="tries = 0"), again=_FIRST_FEW.format(which="tries > 0"))
 
 HOLD = """
 INSERT INTO {destinations} (topic, destination, held) VALUES (:topic, :destination, :held)
@@ -184,9 +189,18 @@ ON CONFLICT (topic, destination) DO UPDATE SET held = coalesce({destinations}.he
 # A fresh start: what it did before it was held says nothing about now.
 RELEASE = """
 UPDATE {destinations} SET held = NULL, failures = 0, failing_since_ms = NULL, opened_ms = 0, paused_until_ms = 0,
-  recent = '' WHERE topic = :topic AND destination = :destination AND held IS NOT NULL"""
+  recent = '', troubled = 0, served_at_ms = 0 WHERE topic = :topic AND destination = :destination"""
 
-RESUME = "UPDATE {destinations} SET paused_until_ms = 0 WHERE topic = :topic AND destination = :destination"
+RESUME = """
+UPDATE {destinations} SET paused_until_ms = 0
+WHERE topic = :topic AND destination = :destination AND opened_ms > 0"""
+
+# After the clock was set back: what was served or paused "later" than now would wait for the old time to come again.
+CLOCK_BACK = """
+UPDATE {destinations} SET served_at_ms = min(served_at_ms, :now_ms),
+  paused_until_ms = min(paused_until_ms, :now_ms + :pause_ms_max)
+WHERE served_at_ms > :now_ms OR paused_until_ms > :now_ms + :pause_ms_max
+RETURNING topic, destination"""
 
 LIMIT = """
 INSERT INTO {destinations} (topic, destination, per_minute) VALUES (:topic, :destination, :per_minute)

@@ -21,8 +21,8 @@ from sqlalchemy import (
 FIRST = "state = 'pending' AND destination <> '' AND tries = 0"
 AGAIN = "state = 'pending' AND destination <> '' AND tries > 0"
 FLYING = "destination <> '' AND claim > settled_claim"
-WELL = "next_due_at_ms IS NOT NULL AND failures = 0"
-FAILING = "next_due_at_ms IS NOT NULL AND failures > 0"
+WELL = "next_due_at_ms IS NOT NULL AND troubled = 0"
+TROUBLED = "next_due_at_ms IS NOT NULL AND troubled = 1"
 """The conditions of the partial indexes. A query uses one only if it repeats its condition word by word."""
 
 
@@ -116,6 +116,7 @@ def define(metadata: MetaData) -> Tables:
             "opened_ms", BigInteger, nullable=False, server_default="0"
         ),  # how long the circuit opened last; 0: closed
         Column("recent", Text, nullable=False, server_default=""),  # minute:tries:failures of the last minutes
+        Column("troubled", Integer, nullable=False, server_default="0"),  # 1: its last try failed, or was slow
         CheckConstraint("next_due_at_ms IS NULL OR held IS NULL", name="outbox_held_waits"),
         CheckConstraint("per_minute > 0", name="outbox_per_minute"),
         CheckConstraint("(failures = 0) = (failing_since_ms IS NULL)", name="outbox_failing"),
@@ -124,7 +125,7 @@ def define(metadata: MetaData) -> Tables:
     )
     d = destinations.c
     _partial("outbox_well", WELL, d.topic, d.next_due_at_ms)
-    _partial("outbox_failing", FAILING, d.topic, d.next_due_at_ms)
+    _partial("outbox_troubled", TROUBLED, d.topic, d.next_due_at_ms)
     return Tables(messages, tries, destinations)
 
 

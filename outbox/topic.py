@@ -52,6 +52,7 @@ What = Literal[
     "work_raised",
     "act_raised",
     "then_raised",
+    "settle_raised",  # an outcome has a value that the tables refuse: that one is tried again
     "load_raised",
     "died_raised",  # they are dead all the same
     "loop_raised",  # a fault in here; it goes on after a pause

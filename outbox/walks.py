@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select, text
 
-from outbox.tables import AGAIN, Tables
+from outbox.tables import Tables
 
 DEAD = "state = 'dead'"
 """The condition of the index `outbox_dead`, word by word."""
@@ -21,6 +21,38 @@ SELECT p.value, max(CAST(substr(m.id, length(p.value) + 2) AS INTEGER)),
   max(CASE WHEN m.state = 'pending' THEN m.id END), max(CASE WHEN m.state = 'done' THEN 1 ELSE 0 END)
 FROM json_each(:stems) AS p CROSS JOIN {messages} AS m ON m.id > p.value || ':' AND m.id < p.value || ';'
 GROUP BY p.value"""
+
+
+# What waits at one destination, in the order of its index: nothing is sorted but what is due at the same millisecond.
+_OF_ONE = """
+FROM {messages} AS x INDEXED BY outbox_again
+WHERE x.topic = :topic AND x.destination = p.value
+  AND x.state = 'pending' AND x.destination <> '' AND x.tries > 0
+  AND x.due_at_ms >= CASE WHEN p.value = :begun THEN max(:at_ms, :now_ms + 1) ELSE :now_ms + 1 END"""
+
+_HOW_MANY = """
+SELECT p.value, (SELECT count(*) FROM (SELECT 1 {of_one} LIMIT :limit)) FROM json_each(:names) AS p"""
+
+_WAITING = """
+SELECT m.id, m.destination, m.subject, m.due_at_ms, coalesce(m.last_try_at_ms, 0)
+FROM json_each(:names) AS p CROSS JOIN {messages} AS m
+WHERE m.rowid IN (
+  SELECT x.rowid {of_one} AND x.claim = x.settled_claim AND (p.value <> :begun OR x.due_at_ms > :at_ms OR x.id > :id)
+  ORDER BY x.due_at_ms, x.id LIMIT :limit)
+ORDER BY m.destination, m.due_at_ms, m.id LIMIT :limit"""
+
+
+class At(NamedTuple):
+    """Where a walk over what waits is: behind this message to this destination, and before all later names."""
+
+    destination: str = ""
+    due_at_ms: int = 0
+    id: str = ""
+
+    @classmethod
+    def behind(cls, destination: str) -> At:
+        """Behind all that waits there: at the next name there could be, which a blank behind it is."""
+        return cls(destination + " ")
 
 
 class Dead(NamedTuple):
@@ -65,23 +97,34 @@ def dead_about(
 
 
 def waiting(
-    tx: Connection, tables: Tables, topic: str, destination: str, after: tuple[int, str], limit: int
-) -> list[Waiting]:
+    tx: Connection, tables: Tables, topic: str, destinations: Sequence[str], after: At, now_ms: int, limit: int
+) -> tuple[list[Waiting], At | None]:
     """
-    The next messages to a destination that were tried, are not in flight and are due after `after` (ms, id), in the
-    order of (due_at_ms, id).
+    The next messages to these destinations (sorted) that were tried, are not in flight and are due later than now, in
+    the order of `At`; and where to go on, None behind the last. Two statements, however many destinations.
     """
-    m = tables.messages.c
-    at_ms, id_ = after
-    query = select(*_of_waiting(tables)).where(
-        m.topic == topic,
-        m.destination == destination,
-        text(AGAIN),
-        m.claim == m.settled_claim,
-        m.due_at_ms >= at_ms,
-        (m.due_at_ms > at_ms) | (m.id > id_),
-    )
-    return [Waiting(*row) for row in tx.execute(query.order_by(m.due_at_ms, m.id).limit(limit))]
+    where: dict[str, Any] = {"topic": topic, "begun": after.destination, "at_ms": after.due_at_ms, "id": after.id}
+    where |= {"now_ms": now_ms, "limit": limit}
+
+    def ask(statement: str, names: Sequence[str]) -> Sequence[Any]:
+        messages = tables.messages.name
+        clause = text(statement.format(messages=messages, of_one=_OF_ONE.format(messages=messages)))
+        return tx.execute(clause, {**where, "names": json.dumps(names)}).all()
+
+    # Each may have `limit` of them, so first it is counted at how many to look.
+    found = {row[0]: row[1] for row in ask(_HOW_MANY, destinations)}
+    some: list[str] = []
+    count = 0
+    for name in destinations:
+        if count >= limit:
+            break
+        count += found[name]
+        some.append(name)
+    here = [name for name in some if found[name]]
+    rows = [Waiting(*row) for row in ask(_WAITING, here)] if here else []
+    if len(rows) == limit:
+        return rows, At(rows[-1].destination, rows[-1].due_at_ms, rows[-1].id)
+    return rows, At.behind(some[-1]) if len(some) < len(destinations) else None
 
 
 def waiting_about(

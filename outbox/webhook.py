@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import errno
@@ -23,6 +24,8 @@ from outbox.message import HEAD_BYTES_MAX, Done, Drop, Retry, Trial
 
 ANSWER_BYTES_MAX = 64 * 1024
 TOTAL_MS = 10_000
+BODY_MS = 1_000
+"""How long the rest of an answer is waited for after its status: who drips it must not keep a place for 10 s."""
 RETRY_AFTER_MS_MAX = 24 * 3_600_000
 PLAIN_HEADER = "X-Caisse-Signature"
 GONE = "gone"
@@ -145,7 +148,8 @@ class Sender:
         One try. 2xx is Done; 410 is Drop("gone"), to which the caller may add a `then` with `dataclasses.replace`;
         everything else is Retry with a fixed word (`http_500`, redirect, timeout, refused, dns, tls, reset,
         unreachable, forbidden_address, …). The status is the answer: a body that drips, breaks off or is too long
-        is left, at most 64 kB of it read, and changes nothing. Raises ValueError only for secrets that cannot sign.
+        is left after a second, at most 64 kB of it read, and changes nothing. Raises ValueError only for secrets that
+        cannot sign.
         """
         # Before the session sees it: that would turn user info into a header, and speak other schemes.
         refused = self._guard.check_url(webhook.url)
@@ -167,11 +171,18 @@ class Sender:
                 status = answer.status
                 if status in (429, 503):
                     after_ms = retry_after_ms(answer.headers.get("retry-after", ""), now_ms)
-                if not await _read(answer, head):
+                try:
+                    async with asyncio.timeout(BODY_MS / 1000):
+                        whole = await _read(answer, head)
+                except TimeoutError:
+                    whole = False
+                if not whole:
                     answer.close()  # there is more than we want: the connection is not worth keeping
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as failure:
             if status is None:
                 error = _word(failure)
+        if status is not None and not 100 <= status <= 999:
+            status, error = None, "bad_answer"  # aiohttp takes 000 for a status
         if status is not None and not 200 <= status < 300:
             error = GONE if status == 410 else "redirect" if 300 <= status < 400 else f"http_{status}"
         trial = Trial(status, error, bytes(head), round((perf_counter() - begun) * 1000))

@@ -26,9 +26,12 @@ from service.merchants.tables import events
 
 SCAN_ROWS = 5_000
 """Events looked at for one page at most: what a filter leaves out costs time, too."""
-PAGE_BYTES = 4 << 20
+PAGE_BYTES = 256 << 10
 """A page ends after this, though never before its first event: two hundred `provider.event` would be 70 MB."""
+READERS = 2
+"""Pages read at the same time: the dispatcher, commands and `/readyz` need readers too."""
 WAITING_PER_KEY = 4
+WAITING_PER_MERCHANT = 40
 WAITING = 200
 LOOK_MS = 1_000
 """A commit that nobody told the feed of is found after this."""
@@ -170,6 +173,7 @@ class Feed:
         self._polls: set[_Poll] = set()
         self._places: Counter[str] = Counter()
         self._seen = 0  # every event up to here was looked at
+        self._reading = asyncio.Semaphore(READERS)
         self._nudged = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self.closed = False
@@ -177,25 +181,35 @@ class Feed:
     @property
     def waiting(self) -> int:
         """Places that are taken."""
-        return self._places.total()
+        return self._places[""]
+
+    async def page(self, wanted: Wanted, after: str | int, limit: int) -> Page:
+        """`read`, when it is our turn."""
+        async with self._reading:
+            return await self._db.read(read, wanted, after, limit)
 
     def nudge(self) -> None:
         """Something was committed. Costs nothing while nobody waits."""
         self._nudged.set()
 
     @contextlib.contextmanager
-    def place(self, key_id: str) -> Iterator[None]:
-        """A place to wait in. Raises Refusal (too_many_polls) when the key, or everybody, has as many as there are."""
-        if self._places[key_id] >= WAITING_PER_KEY or self.waiting >= WAITING:
-            whose = f"this key has {WAITING_PER_KEY}" if self.waiting < WAITING else f"there are {WAITING}"
-            raise Refusal("too_many_polls", f"wait: {whose} waiting requests already; ask without `wait`, or later.")
-        self._places[key_id] += 1
+    def place(self, key_id: str, merchant_id: str) -> Iterator[None]:
+        """A place to wait in. Raises Refusal (too_many_polls): the key, its merchant or everybody has all of theirs."""
+        whose = {
+            "": ("there are", WAITING),
+            key_id: ("this key has", WAITING_PER_KEY),
+            merchant_id: ("this merchant has", WAITING_PER_MERCHANT),
+        }
+        for who, (words, most) in whose.items():
+            if self._places[who] >= most:
+                detail = f"wait: {words} {most} waiting requests already; ask without `wait`, or later."
+                raise Refusal("too_many_polls", detail)
+        self._places.update(whose.keys())
         try:
             yield
         finally:
-            self._places[key_id] -= 1
-            if not self._places[key_id]:
-                del self._places[key_id]
+            self._places.subtract(whose.keys())
+            self._places += Counter()  # forgets those that have none
 
     async def wait(self, wanted: Wanted, head: int, seconds: float, gone: asyncio.Future[Any]) -> bool:
         """

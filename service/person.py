@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,10 @@ _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 _PHONE = re.compile(r"(?:\+|00)([1-9][0-9]{9,14})")
 _NATIONAL_DIGITS_MIN = 8
 _WRITTEN_DIGITS_MAX = 20
+
+
+NEAR = 80
+"""Characters between the words of a name: as far apart as two fields of one JSON object, their own names included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ class Person:
     def _named(self, text: str) -> bool:
         if any(email in text and _alone(email, text, r"[\w.+%-]", r"\.?\w|-") for email in self.emails):
             return True
-        if any(all(word in text and _alone(word, text, r"\w", r"\w") for word in name) for name in self.names):
+        if any(all(word in text for word in name) and _together(name, text) for name in self.names):
             return True
         return bool(self.phones) and any(
             spelled in self._spellings for run in _DIGITS.findall(text) for spelled in _numbers(run)
@@ -127,6 +132,17 @@ def _numbers(run: str) -> list[str]:
             if len(joined) >= _NATIONAL_DIGITS_MIN:
                 found.append(joined)
     return found
+
+
+def _together(words: Sequence[str], text: str) -> bool:
+    """Whether the words stand near each other: anywhere in a body, "data object" would be everybody's name."""
+    first, *others = ([found.start() for found in re.finditer(rf"(?<!\w){re.escape(w)}(?!\w)", text)] for w in words)
+    return any(all(_nearest(here, places) <= NEAR for places in others) for here in first)
+
+
+def _nearest(here: int, places: Sequence[int]) -> float:
+    at = bisect_left(places, here)
+    return min((abs(there - here) for there in places[max(0, at - 1) : at + 1]), default=float("inf"))
 
 
 def _alone(word: str, text: str, before: str, behind: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
 from outbox import pruning
 from outbox.message import Done, Message, Outcome, Promise
@@ -30,10 +30,15 @@ DAY_MS = 24 * 3_600_000
 AT_MS = 2 * 3_600_000 + 30 * 60_000
 """When the day's run begins, after midnight UTC: night where our merchants are."""
 ROWS_A_PIECE = 500
+BYTES_A_PIECE = 256 * 1024
+"""
+Of bodies that one piece empties or deletes, about 5 ms of the writer's time: each of their pages is overwritten with
+zeros, and written once more into the write-ahead file.
+"""
 WORKED_ON = (Callback.PROCESSED.value, Callback.IGNORED.value)
 
 
-class Stride(NamedTuple):
+class Walked(NamedTuple):
     """What one piece of one walk did. `after` None: the walk is over."""
 
     after: str | None
@@ -41,16 +46,8 @@ class Stride(NamedTuple):
     gone: Mapping[str, int] = {}
 
 
-Walk = Callable[[Connection, str, int, bool, int], Stride]
-"""(tx, after, before_ms, dry_run, now_ms): one piece of it, at most 500 rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """One kind of row: the setting that says how long it is kept, and the walks that forget the older ones."""
-
-    setting: str
-    walks: tuple[Walk, ...]
+Walk = Callable[[Connection, str, int, bool, int], Walked]
+"""(tx, after, before_ms, dry_run, now_ms): one piece of it, at most 500 rows and 256 kB of bodies (or one row)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +63,62 @@ class Run:
     @property
     def over(self) -> bool:
         """Whether nothing is left to walk."""
-        return self.walk >= len(_WALKS)
+        return self.walk >= len(WALKS)
 
 
 def piece(tx: Connection, settings: Settings, run: Run, now_ms: int, dry_run: bool = False) -> Run:
-    """One piece of a run, at most 500 rows; a query when it is dry. Ages are counted from the run's beginning."""
-    setting, walk = _WALKS[run.walk]
+    """One piece of a run; a query when it is dry. Ages are counted from the run's beginning."""
+    setting, walk = WALKS[run.walk]
     days: int = getattr(settings, setting)
     if not days:
         return replace(run, walk=run.walk + 1, after="")
-    stride = walk(tx, run.after, run.begun_at_ms - days * DAY_MS, dry_run, now_ms)
-    gone = {what: run.gone.get(what, 0) + stride.gone.get(what, 0) for what in {**run.gone, **stride.gone}}
-    over = stride.after is None
-    return Run(run.begun_at_ms, run.walk + over, "" if over else stride.after or "", run.looked + stride.looked, gone)
+    walked = walk(tx, run.after, run.begun_at_ms - days * DAY_MS, dry_run, now_ms)
+    gone = {what: run.gone.get(what, 0) + walked.gone.get(what, 0) for what in {**run.gone, **walked.gone}}
+    over = walked.after is None
+    return Run(run.begun_at_ms, run.walk + over, "" if over else walked.after or "", run.looked + walked.looked, gone)
 
 
 # --- the walks ----------------------------------------------------------------------------------------
 
 
-def _deliveries(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Stride:
+def first_fitting(sizes: Sequence[int], rows_max: int, bytes_max: int) -> int:
+    """How many of the first rows fit into one piece by their bytes; at least one."""
+    fit = used = 0
+    for size in sizes[:rows_max]:
+        used += size
+        if fit and used > bytes_max:
+            break
+        fit += 1
+    return fit
+
+
+class _Page(NamedTuple):
+    """The keys of the next rows that fit into one piece; `last` of those that would without their bytes."""
+
+    keys: list[Any]
+    last: Any
+    over: bool
+
+
+def _page(tx: Connection, key: ColumnElement[Any], size: ColumnElement[int], *where: ColumnElement[bool]) -> _Page:
+    # A length is known from the head of a row. What stands behind a large body is only read by going all through it,
+    # and so is asked for once it is known how many rows that may be.
+    rows = tx.execute(select(key, size).where(*where).order_by(key).limit(ROWS_A_PIECE)).all()
+    fit = first_fitting([row[1] for row in rows], ROWS_A_PIECE, BYTES_A_PIECE)
+    over = fit == len(rows) < ROWS_A_PIECE
+    return _Page([row[0] for row in rows[:fit]], rows[-1][0] if rows else None, over)
+
+
+def forget_events(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
     """Events, with all their deliveries or not at all; by position, which is the order of time."""
-    at = int(after or 0)
-    query = select(events.c.position, events.c.id, events.c.created_at_ms).where(events.c.position > at)
-    rows = tx.execute(query.order_by(events.c.position).limit(ROWS_A_PIECE)).all()
+    e = events.c
+    page = _page(tx, e.position, func.length(e.body), e.position > int(after or 0))
+    query = select(e.position, e.id, e.created_at_ms).where(e.position.in_([*page.keys, page.last]))
+    rows = tx.execute(query.order_by(e.position)).all()
     # A clock that was put right may have left a younger one between old ones, but not five hundred of them.
-    old = [row for row in rows if row.created_at_ms < before_ms]
-    if not old:
-        return Stride(None)
+    if not any(row.created_at_ms < before_ms for row in rows):
+        return Walked(None)
+    old = [row for row in rows[: len(page.keys)] if row.created_at_ms < before_ms]
     ids = [row.id for row in old]
     owed = pruning.unsettled(tx, outbox_tables, ids, since_ms=before_ms)
     free = [id_ for id_ in ids if id_ not in owed]
@@ -101,18 +127,18 @@ def _deliveries(tx: Connection, after: str, before_ms: int, dry_run: bool, now_m
         tx.execute(delete(events).where(events.c.id.in_(sorted(forgotten.subjects))))
     left = set(free) - forgotten.subjects
     first_left = next((row.position for row in old if row.id in left), None)
-    goes_on = rows[-1].position if first_left is None else first_left - 1
+    goes_on = page.keys[-1] if first_left is None else first_left - 1
     gone = {"events": len(forgotten.subjects), "deliveries": forgotten.messages, "tries": forgotten.tries}
-    over = first_left is None and len(rows) < ROWS_A_PIECE
-    return Stride(None if over else str(goes_on), len(rows), gone)
+    over = first_left is None and page.over
+    return Walked(None if over else str(goes_on), len(page.keys), gone)
 
 
 def _work(low: str, high: Callable[[int], str]) -> Walk:
     """Ended messages that are no deliveries, by their ids."""
 
-    def walk(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Stride:
-        ended = pruning.prune_ended(tx, outbox_tables, after or low, high(before_ms), before_ms, dry_run=dry_run)
-        return Stride(ended.after, ended.looked, {"work": ended.messages, "tries": ended.tries})
+    def walk(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
+        pruned = pruning.prune_ended(tx, outbox_tables, after or low, high(before_ms), before_ms, dry_run=dry_run)
+        return Walked(pruned.after, pruned.looked, {"work": pruned.messages, "tries": pruned.tries})
 
     return walk
 
@@ -120,13 +146,12 @@ def _work(low: str, high: Callable[[int], str]) -> Walk:
 def _of_callbacks(rows_too: bool) -> Walk:
     """Callbacks that were worked on: body and query, or (`rows_too`) the row; by id, which is the order of time."""
 
-    def walk(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Stride:
+    def walk(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
         c = callbacks.c
+        size = func.length(c.body) + func.length(c.query)
+        page = _page(tx, c.id, size, c.id > after, c.id < _first_at("cb", before_ms))
         ended_at_ms = func.coalesce(c.finished_at_ms, c.received_at_ms).label("ended_at_ms")
-        query = select(c.id, c.status, c.erased_at_ms, ended_at_ms).where(
-            c.id > after, c.id < _first_at("cb", before_ms)
-        )
-        rows = tx.execute(query.order_by(c.id).limit(ROWS_A_PIECE)).all()
+        rows = tx.execute(select(c.id, c.status, c.erased_at_ms, ended_at_ms).where(c.id.in_(page.keys))).all()
         ids = [
             row.id
             for row in rows
@@ -140,18 +165,19 @@ def _of_callbacks(rows_too: bool) -> Walk:
                 tx.execute(delete(callbacks).where(c.id.in_(free)))
             else:
                 tx.execute(update(callbacks).where(c.id.in_(free)).values(body=b"", query=b"", erased_at_ms=now_ms))
-        over = len(rows) < ROWS_A_PIECE
-        return Stride(None if over else rows[-1].id, len(rows), {"callbacks" if rows_too else "bodies": len(free)})
+        after = page.keys[-1] if page.keys else after
+        return Walked(None if page.over else after, len(rows), {"callbacks" if rows_too else "bodies": len(free)})
 
     return walk
 
 
-def _quarantine(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Stride:
-    query = select(quarantine.c.id).where(quarantine.c.id > after, quarantine.c.id < _first_at("qua", before_ms))
-    ids = tx.execute(query.order_by(quarantine.c.id).limit(ROWS_A_PIECE)).scalars().all()
-    if ids and not dry_run:
-        tx.execute(delete(quarantine).where(quarantine.c.id.in_(ids)))
-    return Stride(None if len(ids) < ROWS_A_PIECE else ids[-1], len(ids), {"quarantine": len(ids)})
+def _quarantine(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
+    q = quarantine.c
+    size = func.length(q.body) + func.length(q.query) + func.length(q.headers)
+    page = _page(tx, q.id, size, q.id > after, q.id < _first_at("qua", before_ms))
+    if page.keys and not dry_run:
+        tx.execute(delete(quarantine).where(q.id.in_(page.keys)))
+    return Walked(None if page.over else page.keys[-1], len(page.keys), {"quarantine": len(page.keys)})
 
 
 def _first_at(prefix: str, at_ms: int) -> str:
@@ -159,22 +185,17 @@ def _first_at(prefix: str, at_ms: int) -> str:
     return Ids(lambda: max(0, at_ms), lambda: 0)(prefix)
 
 
-KEPT: tuple[Kept, ...] = (
-    Kept("keep_deliveries_days", (_deliveries,)),
-    Kept(
-        "keep_work_days",
-        (
-            _work("callback:", lambda before_ms: "callback:" + _first_at("cb", before_ms)),
-            _work("deferred:", lambda before_ms: "deferred:" + _first_at("cb", before_ms)),
-            _work("recover:", lambda before_ms: "recover:" + _first_at("rec", before_ms)),
-            _work("ask:", lambda _: "ask;"),  # named by account and reference, so all of them are looked at
-        ),
-    ),
-    Kept("keep_callback_bodies_days", (_of_callbacks(False),)),
-    Kept("keep_callbacks_days", (_of_callbacks(True),)),
-    Kept("keep_quarantine_days", (_quarantine,)),
+WALKS: tuple[tuple[str, Walk], ...] = (
+    ("keep_deliveries_days", forget_events),
+    ("keep_work_days", _work("callback:", lambda before_ms: "callback:" + _first_at("cb", before_ms))),
+    ("keep_work_days", _work("deferred:", lambda before_ms: "deferred:" + _first_at("cb", before_ms))),
+    ("keep_work_days", _work("recover:", lambda before_ms: "recover:" + _first_at("rec", before_ms))),
+    ("keep_work_days", _work("ask:", lambda _: "ask;")),  # named by account and reference, so all of them are looked at
+    ("keep_callback_bodies_days", _of_callbacks(False)),
+    ("keep_callbacks_days", _of_callbacks(True)),
+    ("keep_quarantine_days", _quarantine),
 )
-_WALKS: tuple[tuple[str, Walk], ...] = tuple((kept.setting, walk) for kept in KEPT for walk in kept.walks)
+"""The setting that says how many days a kind of row is kept, and the walk that forgets the older ones."""
 
 WHAT: Mapping[str, tuple[str, str]] = {
     "events": ("keep_deliveries_days", "events of which nothing is owed"),

@@ -151,8 +151,11 @@ async def change(
     limit = _limit(per_minute)
     hand = by(app, actor)
 
+    def forgive(tx: Connection, endpoint_id: str) -> None:
+        app.queue.destinations.release(tx, WEBHOOK, endpoint_id)
+
     def work(tx: Connection) -> None:
-        endpoints.change(tx, endpoint, hand, url, events, schedule)
+        endpoints.change(tx, endpoint, hand, forgive, url, events, schedule)
         if per_minute is not None:
             app.queue.destinations.limit(tx, WEBHOOK, endpoint, limit)
             hand.write_down(tx, "endpoint.limited", endpoint, f"{limit or 'none'} a minute")
@@ -164,8 +167,9 @@ async def change(
 async def disable(app: Application, *, endpoint: str, reason: str = "by hand", actor: str = "cli") -> dict[str, Any]:
     """Send nothing more to an endpoint; what is owed is kept aside until it is enabled."""
     hand = by(app, actor)
-    held = await app.db.write(lambda tx: endpoints.disable(tx, endpoint, reason, hand, holding(app, reason)))
-    return {"id": endpoint, "status": "disabled", "held": held}
+    await app.db.write(lambda tx: endpoints.disable(tx, endpoint, reason, hand, holding(app, reason)))
+    standing = await app.db.read(app.queue.destinations.standing, WEBHOOK, endpoint)
+    return {"id": endpoint, "status": "disabled", "held": standing.owed}
 
 
 async def enable(
@@ -179,19 +183,24 @@ async def enable(
     """
     hand = by(app, actor)
     places = app.queue.destinations
+    await app.db.read(endpoints.refuse_disabled, endpoint)
+
+    def give_up(tx: Connection) -> int:
+        if endpoints.one(tx, endpoint)["status"] != "disabled":
+            return 0  # somebody else has enabled it meanwhile: it is on its way
+        return places.give_up(tx, WEBHOOK, endpoint, app.clock(), PIECE, "given_up_when_enabled")
+
     given_up = 0
-    if not send_held and (await app.db.read(endpoints.one, endpoint))["status"] == "disabled":
-        while count := await app.db.write(
-            places.give_up, WEBHOOK, endpoint, app.clock(), PIECE, "given_up_when_enabled"
-        ):
-            given_up += count
-            if progress:
-                progress(given_up, None)
+    while not send_held and (count := await app.db.write(give_up)):
+        given_up += count
+        if progress:
+            progress(given_up, None)
 
-    def release(tx: Connection, endpoint_id: str) -> int:
-        return places.release(tx, WEBHOOK, endpoint_id)
+    def release(tx: Connection, endpoint_id: str) -> None:
+        places.release(tx, WEBHOOK, endpoint_id)
 
-    owed = await app.db.write(lambda tx: endpoints.enable(tx, endpoint, hand, release))
+    owed = (await app.db.read(places.standing, WEBHOOK, endpoint)).owed
+    await app.db.write(lambda tx: endpoints.enable(tx, endpoint, hand, release))
     app.nudge()
     while await app.db.write(places.hurry, WEBHOOK, endpoint, app.clock(), PIECE) == PIECE:
         app.nudge()
@@ -233,6 +242,7 @@ async def test(app: Application, *, endpoint: str, actor: str = "cli") -> dict[s
         )
         message = delivery_id(event_id, endpoint)
         app.queue.enqueue(tx, [Promise(message, WEBHOOK, endpoint, event_id)], hand.now_ms)
+        app.queue.destinations.resume(tx, WEBHOOK, [endpoint])  # somebody waits for it: an open circuit tries now
         hand.write_down(tx, "endpoint.tested", endpoint)
         return message
 

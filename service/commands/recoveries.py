@@ -14,7 +14,7 @@ from service.errors import NotFound, Refusal
 from service.merchants import endpoints, merchants
 from service.merchants.endpoints import PER_MINUTE_MAX
 from service.merchants.events import CATALOGUE, rfc3339
-from service.merchants.missed import FIRST, Phase, Wanted, look
+from service.merchants.missed import FIRST, Phase, Scope, look
 from service.merchants.recovery import begin, cancel, one, pause, resume
 from service.merchants.tables import recoveries
 from service.payments.tables import payments
@@ -49,15 +49,15 @@ async def recover(
     `recovery` in the answer is the job, or null: a dry run, or nothing was missed. It is not waited for.
     """
     now_ms = app.clock()
-    wanted = Wanted(since_ms(since, now_ms, app.settings.timezone), now_ms, endpoint, type, payment, merchant)
+    scope = Scope(since_ms(since, now_ms, app.settings.timezone), now_ms, endpoint, type, payment, merchant)
     if per_minute is not None and not 1 <= per_minute <= PER_MINUTE_MAX:
         raise Refusal("bad_per_minute", f"--per-minute is between 1 and {PER_MINUTE_MAX}.")
-    await app.db.read(_check, wanted)
+    await app.db.read(_check, scope)
     counts: dict[str, Counter[str]] = {what: Counter() for what in _COUNTED}
     phase: Phase | None = FIRST
     cursor, looked = "", 0
     while phase is not None:
-        stride = await app.db.read(look, wanted, phase, cursor, app.clock())
+        stride = await app.db.read(look, scope, phase, cursor, app.clock())
         counts["failed"].update(to for _, to in stride.failed)
         counts["waiting"].update(to for _, to in stride.waiting)
         counts["skipped"] += stride.skipped
@@ -70,12 +70,12 @@ async def recover(
     job = None
     if not dry_run and found["failed"] + found["waiting"]:
         hand = by(app, actor)
-        id_ = await app.db.write(lambda tx: begin(tx, app.queue, wanted, per_minute, looked, hand, reason))
+        id_ = await app.db.write(lambda tx: begin(tx, app.queue, scope, per_minute, looked, hand, reason))
         app.nudge()
         job = await show(app, recovery=id_)
     return {
         "dry_run": dry_run,
-        "since": rfc3339(wanted.since_ms),
+        "since": rfc3339(scope.since_ms),
         "looked": looked,
         "found": found,
         "endpoints": shown,
@@ -115,19 +115,19 @@ async def change(app: Application, *, recovery: str, to: str, actor: str = "cli"
     return await show(app, recovery=recovery)
 
 
-def _check(tx: Connection, wanted: Wanted) -> None:
-    if wanted.merchant:
-        merchants.one(tx, wanted.merchant)
-    if wanted.endpoint:
-        whose = endpoints.one(tx, wanted.endpoint)["merchant_id"]
-        if wanted.merchant not in (None, whose):
-            raise Refusal("not_theirs", f"The endpoint {wanted.endpoint} belongs to {whose}, not to {wanted.merchant}.")
-    if wanted.type is not None and wanted.type not in CATALOGUE:
+def _check(tx: Connection, scope: Scope) -> None:
+    if scope.merchant:
+        merchants.one(tx, scope.merchant)
+    if scope.endpoint:
+        whose = endpoints.one(tx, scope.endpoint)["merchant_id"]
+        if scope.merchant not in (None, whose):
+            raise Refusal("not_theirs", f"The endpoint {scope.endpoint} belongs to {whose}, not to {scope.merchant}.")
+    if scope.type is not None and scope.type not in CATALOGUE:
         there = ", ".join(CATALOGUE)
-        raise Refusal("unknown_event_type", f"There is no event type {wanted.type[:60]!r}; there are {there}.")
-    known = select(payments.c.id).where(payments.c.id == wanted.payment)
-    if wanted.payment and tx.execute(known).first() is None:
-        raise NotFound("payment", wanted.payment, "caisse payments list")
+        raise Refusal("unknown_event_type", f"There is no event type {scope.type[:60]!r}; there are {there}.")
+    known = select(payments.c.id).where(payments.c.id == scope.payment)
+    if scope.payment and tx.execute(known).first() is None:
+        raise NotFound("payment", scope.payment, "caisse payments list")
 
 
 def _by_endpoint(tx: Connection, counts: dict[str, Counter[str]]) -> list[dict[str, Any]]:

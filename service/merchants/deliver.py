@@ -14,9 +14,9 @@ from outbox.webhook import GONE, Sender, Webhook
 from service.callbacks.process import Report
 from service.ids import Clock, Ids
 from service.merchants.audit import By
-from service.merchants.endpoints import delays_ms, live_secrets
+from service.merchants.endpoints import delays_ms, forget_warnings, live_secrets
 from service.merchants.events import WEBHOOK
-from service.merchants.failing import disabled, failed, recovered
+from service.merchants.failing import disabled, failed
 from service.merchants.tables import endpoints, events
 from service.metrics import Metrics
 from service.seal import Seal
@@ -78,7 +78,7 @@ class Deliverer:
             gone = isinstance(outcome, Drop) and error == GONE
             return replace(outcome, then=lambda tx: self._failed(tx, message.destination, gone))
         if warned:
-            return replace(outcome, then=lambda tx: recovered(tx, message.destination, self._clock()))
+            return replace(outcome, then=lambda tx: forget_warnings(tx, message.destination, self._clock()))
         return outcome
 
     def _failed(self, tx: Connection, endpoint_id: str, gone: bool) -> None:

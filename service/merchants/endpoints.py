@@ -18,6 +18,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, or_, select, updat
 from outbox.policy import DELAY_MS_MAX, RETRIES_MAX
 from outbox.policy import schedule as delays_of
 from outbox.webhook import new_secret
+from service.attention import close_attention
 from service.errors import NotFound, Refusal
 from service.merchants.audit import By
 from service.merchants.events import CATALOGUE
@@ -32,8 +33,11 @@ URL_CHARACTERS_MAX = 2_000
 PER_MINUTE_MAX = 60_000
 ALL = "*"
 
-Hold = Callable[[Connection, str], int]
-"""`hold(tx, endpoint_id)`: keep aside what is owed to an endpoint; returns how many."""
+Hold = Callable[[Connection, str], object]
+"""`hold(tx, endpoint_id)`: keep aside what is owed to an endpoint, or let go of it."""
+
+FAILING, DISABLED = "endpoint_failing", "endpoint_disabled"
+"""What stands in the attention list about an endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +109,17 @@ def change(
     tx: Connection,
     endpoint_id: str,
     by: By,
+    forgive: Hold,
     url: str | None = None,
     events: str | None = None,
     schedule: str | None = None,
 ) -> None:
-    """Change what is given, under the same rules as `add`; what is owed already goes to the new address."""
-    _refuse_disabled(tx, one(tx, endpoint_id)["merchant_id"])
+    """
+    Change what is given, under the same rules as `add`. What is owed already goes to a new address, and `forgive` lets
+    it begin there without the failures of the old one.
+    """
+    before = one(tx, endpoint_id)
+    refuse_disabled(tx, endpoint_id)
     values: dict[str, str] = {}
     if url is not None:
         values["url"] = checked_url(url)
@@ -120,32 +129,54 @@ def change(
         values["schedule"] = _schedule(schedule)
     if values:
         tx.execute(update(endpoints).where(endpoints.c.id == endpoint_id).values(**values))
+        if url is not None and before["status"] == "enabled":
+            forgive(tx, endpoint_id)
+            forget_warnings(tx, endpoint_id, by.now_ms)
         told = values | ({"url": urlsplit(values["url"]).hostname or ""} if url else {})
         by.write_down(tx, "endpoint.changed", endpoint_id, ", ".join(f"{name}: {told[name]}" for name in sorted(told)))
 
 
-def disable(tx: Connection, endpoint_id: str, reason: str, by: By, hold: Hold) -> int:
-    """Send nothing more there; what is owed is kept aside, nothing is dropped. Returns how many are held."""
-    if one(tx, endpoint_id)["status"] == "enabled":
+def disable(tx: Connection, endpoint_id: str, reason: str, by: By, hold: Hold) -> bool:
+    """Send nothing more there; what is owed is kept aside, nothing is dropped. False: it was disabled already."""
+    enabled = bool(one(tx, endpoint_id)["status"] == "enabled")
+    if enabled:
         tx.execute(
             update(endpoints)
             .where(endpoints.c.id == endpoint_id)
             .values(status="disabled", disabled_reason=reason[:200] or "by hand")
         )
+        forget_warnings(tx, endpoint_id, by.now_ms)
         by.write_down(tx, "endpoint.disabled", endpoint_id, reason)
-    return hold(tx, endpoint_id)
+    hold(tx, endpoint_id)
+    return enabled
 
 
-def enable(tx: Connection, endpoint_id: str, by: By, release: Hold) -> int:
-    """Send there again. `release` lets go of what was kept aside. Returns how much is owed now."""
+def enable(tx: Connection, endpoint_id: str, by: By, release: Hold) -> None:
+    """Send there again. `release` lets go of what was kept aside."""
+    refuse_disabled(tx, endpoint_id)
     if one(tx, endpoint_id)["status"] == "disabled":
         tx.execute(
-            update(endpoints)
-            .where(endpoints.c.id == endpoint_id)
-            .values(status="enabled", disabled_reason=None, failing_since_ms=None, warnings=0, warned_at_ms=None)
+            update(endpoints).where(endpoints.c.id == endpoint_id).values(status="enabled", disabled_reason=None)
         )
+        close_attention(tx, endpoint_id, DISABLED, by.now_ms)
         by.write_down(tx, "endpoint.enabled", endpoint_id)
-    return release(tx, endpoint_id)
+    forget_warnings(tx, endpoint_id, by.now_ms)
+    release(tx, endpoint_id)
+
+
+def forget_warnings(tx: Connection, endpoint_id: str, now_ms: int) -> None:
+    """It works, or begins anew: it was never warned of."""
+    tx.execute(
+        update(endpoints)
+        .where(endpoints.c.id == endpoint_id)
+        .values(failing_since_ms=None, warnings=0, warned_at_ms=None)
+    )
+    close_attention(tx, endpoint_id, FAILING, now_ms)
+
+
+def refuse_disabled(tx: Connection, endpoint_id: str) -> None:
+    """Raises Refusal when the endpoint's merchant is disabled."""
+    _refuse_disabled(tx, one(tx, endpoint_id)["merchant_id"])
 
 
 def rotate(tx: Connection, endpoint_id: str, by: By, seal: Seal, overlap_ms: int = OVERLAP_MS) -> str:

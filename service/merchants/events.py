@@ -62,6 +62,7 @@ class News:
     payment_id: str | None = None
     callback_id: str | None = None
     live: bool = True  # of the payment or account it is about; test keys see only what is not
+    not_to: str | None = None  # the endpoint that it speaks of, when it is bad news
 
 
 def wants(filter_: str, type_: str) -> bool:
@@ -93,7 +94,7 @@ def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: i
     promises: list[Promise] = []
     for item, row_ in zip(news, rows, strict=True):
         for endpoint_id, filter_ in listening.get(item.merchant_id, ()):
-            if wants(filter_, item.type):
+            if endpoint_id != item.not_to and wants(filter_, item.type):
                 promise = delivery_id(row_["id"], endpoint_id)
                 promises.append(Promise(promise, WEBHOOK, endpoint_id, row_["id"]))
     queue.enqueue(tx, promises, now_ms)

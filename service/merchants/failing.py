@@ -13,8 +13,9 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from outbox.queue import Queue
-from service.attention import close_attention, open_attention
+from service.attention import open_attention
 from service.merchants.audit import By
+from service.merchants.endpoints import DISABLED, FAILING, disable
 from service.merchants.events import WEBHOOK, News, rfc3339, tell
 from service.merchants.tables import endpoints
 from service.schema import outbox_tables
@@ -23,8 +24,6 @@ DAY_MS = round(timedelta(days=1).total_seconds() * 1000)
 WARN_AFTER_MS = (DAY_MS, 4 * DAY_MS)
 DISABLE_AFTER_MS = 5 * DAY_MS
 NOTICE_MS = DAY_MS
-
-FAILING, DISABLED = "endpoint_failing", "endpoint_disabled"
 
 _d = outbox_tables.destinations.c
 
@@ -58,34 +57,21 @@ def failed(tx: Connection, queue: Queue, endpoint_id: str, by: By) -> list[str]:
     return []
 
 
-def recovered(tx: Connection, endpoint_id: str, now_ms: int) -> None:
-    """After a success of an endpoint that was warned of."""
-    tx.execute(
-        update(endpoints)
-        .where(endpoints.c.id == endpoint_id)
-        .values(failing_since_ms=None, warnings=0, warned_at_ms=None)
-    )
-    close_attention(tx, endpoint_id, FAILING, now_ms)
-
-
 def disabled(tx: Connection, queue: Queue, endpoint_id: str, reason: str, by: By) -> list[str]:
     """Disable an endpoint without being asked to; what is owed to it is kept. Returns what a person has to see."""
-    changed = tx.execute(
-        update(endpoints)
-        .where(endpoints.c.id == endpoint_id, endpoints.c.status == "enabled")
-        .values(status="disabled", disabled_reason=reason)
-        .returning(endpoints)
-    ).one_or_none()
-    if changed is None:
+
+    def hold(tx: Connection, endpoint_id: str) -> None:
+        queue.destinations.hold(tx, WEBHOOK, endpoint_id, reason)
+
+    if not disable(tx, endpoint_id, reason, by, hold):
         return []
-    queue.destinations.hold(tx, WEBHOOK, endpoint_id, reason)
-    by.write_down(tx, "endpoint.disabled", endpoint_id, reason)
-    close_attention(tx, endpoint_id, FAILING, by.now_ms)
     open_attention(tx, by.ids, endpoint_id, DISABLED, reason, by.now_ms)
-    _tell(tx, queue, "endpoint.disabled", changed, {"reason": reason}, by)
+    row: Any = tx.execute(select(endpoints).where(endpoints.c.id == endpoint_id)).one()
+    _tell(tx, queue, "endpoint.disabled", row, {"reason": reason}, by)
     return [DISABLED]
 
 
 def _tell(tx: Connection, queue: Queue, type_: str, endpoint: Any, told: dict[str, Any], by: By) -> None:
     data = {"endpoint": {"id": endpoint.id, "url": endpoint.url, **told}}
-    tell(tx, queue, [News(endpoint.merchant_id, type_, 0, data)], by.ids, by.now_ms)
+    news = News(endpoint.merchant_id, type_, 0, data, not_to=endpoint.id)
+    tell(tx, queue, [news], by.ids, by.now_ms)

@@ -21,7 +21,8 @@ from service.merchants.tables import endpoints, events
 from service.schema import outbox_tables
 
 LOOKED_A_PIECE = 250
-ENDPOINTS_A_PIECE = 100
+ENDPOINTS_A_PIECE = 500
+"""Looked up in one statement, about 2 ms of the writer's time when nothing waits there."""
 
 Pair = tuple[str, str]
 """An event and an endpoint."""
@@ -29,13 +30,12 @@ Pair = tuple[str, str]
 Phase = Literal["pauses", "failed", "waiting"]
 _AFTER: Mapping[Phase, Phase | None] = {"pauses": "failed", "failed": "waiting", "waiting": None}
 FIRST: Phase = "pauses"
-_LAST_ID = "~"  # behind every id
 
 _d = outbox_tables.destinations.c
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Scope:
     """
     What to recover: what died from `since_ms` to `until_ms` and what waits for a retry since before that, of one
     endpoint, event type, payment or merchant; None means of all.
@@ -75,22 +75,22 @@ def siblings(tx: Connection, pairs: Collection[Pair]) -> dict[Pair, walks.Number
 
 
 def look(
-    tx: Connection, wanted: Wanted, phase: Phase, cursor: str, now_ms: int, sent_max: int = LOOKED_A_PIECE
+    tx: Connection, scope: Scope, phase: Phase, cursor: str, now_ms: int, sent_max: int = LOOKED_A_PIECE
 ) -> Stride:
     """A query: one piece of the walk, at most 250 rows, of which at most `sent_max` are to be sent. Changes nothing."""
     match phase:
         case "pauses":
-            return _pauses(tx, wanted, cursor, now_ms)
+            return _pauses(tx, scope, cursor, now_ms)
         case "failed":
-            return _failed(tx, wanted, cursor, sent_max)
+            return _failed(tx, scope, cursor, sent_max)
         case "waiting":
-            return _waiting(tx, wanted, cursor, now_ms, min(LOOKED_A_PIECE, sent_max))
+            return _waiting(tx, scope, cursor, now_ms, min(LOOKED_A_PIECE, sent_max))
 
 
-def _pauses(tx: Connection, wanted: Wanted, cursor: str, now_ms: int) -> Stride:
+def _pauses(tx: Connection, scope: Scope, cursor: str, now_ms: int) -> Stride:
     e = endpoints.c
     # Who pauses and does not fail is only limited, and stays so.
-    query = _endpoints(wanted).where(
+    query = _endpoints(scope).where(
         _d.topic == WEBHOOK, _d.destination == e.id, _d.failures > 0, _d.paused_until_ms > now_ms, e.id > cursor
     )
     ids = list(tx.execute(query.order_by(e.id).limit(ENDPOINTS_A_PIECE)).scalars())
@@ -99,14 +99,14 @@ def _pauses(tx: Connection, wanted: Wanted, cursor: str, now_ms: int) -> Stride:
     return stride
 
 
-def _failed(tx: Connection, wanted: Wanted, cursor: str, sent_max: int) -> Stride:
-    if wanted.payment:
-        rows = walks.dead_about(tx, outbox_tables, WEBHOOK, _told(tx, wanted.payment), cursor, LOOKED_A_PIECE)
+def _failed(tx: Connection, scope: Scope, cursor: str, sent_max: int) -> Stride:
+    if scope.payment:
+        rows = walks.dead_about(tx, outbox_tables, WEBHOOK, _told(tx, scope.payment), cursor, LOOKED_A_PIECE)
     else:
         rows = walks.dead(tx, outbox_tables, WEBHOOK, cursor, LOOKED_A_PIECE)
     stride = _goes_on("failed", rows[-1].id if len(rows) == LOOKED_A_PIECE else None)
-    timely = [row for row in rows if wanted.since_ms <= row.finished_at_ms <= wanted.until_ms]
-    chosen, enabled = _chosen(tx, wanted, timely)
+    timely = [row for row in rows if scope.since_ms <= row.finished_at_ms <= scope.until_ms]
+    chosen, enabled = _chosen(tx, scope, timely)
     found = siblings(tx, {(row.subject, row.destination) for row in timely if row.id in chosen})
     last = cursor
     for row in rows:
@@ -129,36 +129,32 @@ def _failed(tx: Connection, wanted: Wanted, cursor: str, sent_max: int) -> Strid
     return stride
 
 
-def _waiting(tx: Connection, wanted: Wanted, cursor: str, now_ms: int, limit: int) -> Stride:
-    if wanted.payment:
-        rows = walks.waiting_about(tx, outbox_tables, WEBHOOK, _told(tx, wanted.payment), cursor, limit)
+def _waiting(tx: Connection, scope: Scope, cursor: str, now_ms: int, limit: int) -> Stride:
+    if scope.payment:
+        rows = walks.waiting_about(tx, outbox_tables, WEBHOOK, _told(tx, scope.payment), cursor, limit)
         stride = _goes_on("waiting", rows[-1].id if len(rows) == limit else None)
     else:
-        rows, stride = _waiting_by_endpoint(tx, wanted, cursor, now_ms, limit)
+        rows, stride = _waiting_by_endpoint(tx, scope, cursor, now_ms, limit)
     stride.looked = len(rows)
     # One that was tried since the job began has had its turn: without this an endpoint that is still broken would have
     # all its tries spent within a minute.
-    rows = [row for row in rows if row.last_try_at_ms <= wanted.until_ms and row.due_at_ms > now_ms]
-    chosen, enabled = _chosen(tx, wanted, rows)
+    rows = [row for row in rows if row.last_try_at_ms <= scope.until_ms and row.due_at_ms > now_ms]
+    chosen, enabled = _chosen(tx, scope, rows)
     stride.waiting = [(row.id, row.destination) for row in rows if row.id in chosen and row.destination in enabled]
     return stride
 
 
 def _waiting_by_endpoint(
-    tx: Connection, wanted: Wanted, cursor: str, now_ms: int, limit: int
+    tx: Connection, scope: Scope, cursor: str, now_ms: int, limit: int
 ) -> tuple[list[walks.Waiting], Stride]:
     """The cursor is [endpoint, due_at_ms, id]: what is due later there, and the endpoints behind it."""
-    begun, *after = json.loads(cursor) if cursor else ("", 0, "")
-    query = _endpoints(wanted).where(endpoints.c.id >= begun).order_by(endpoints.c.id).limit(ENDPOINTS_A_PIECE)
-    names = list(tx.execute(query).scalars())
-    rows: list[walks.Waiting] = []
-    for name in names:
-        from_ = max((now_ms, _LAST_ID), tuple(after)) if name == begun else (now_ms, _LAST_ID)
-        rows += walks.waiting(tx, outbox_tables, WEBHOOK, name, from_, limit - len(rows))
-        if len(rows) == limit:
-            return rows, _goes_on("waiting", json.dumps([name, rows[-1].due_at_ms, rows[-1].id]))
-    over = len(names) < ENDPOINTS_A_PIECE  # otherwise from what follows the last name, which a blank behind it is
-    return rows, _goes_on("waiting", None if over else json.dumps([names[-1] + " ", 0, ""]))
+    after = walks.At(*json.loads(cursor)) if cursor else walks.At()
+    query = _endpoints(scope).where(endpoints.c.id >= after.destination)
+    names = list(tx.execute(query.order_by(endpoints.c.id).limit(ENDPOINTS_A_PIECE)).scalars())
+    rows, at = walks.waiting(tx, outbox_tables, WEBHOOK, names, after, now_ms, limit)
+    if at is None and len(names) == ENDPOINTS_A_PIECE:
+        at = walks.At.behind(names[-1])
+    return rows, _goes_on("waiting", None if at is None else json.dumps(at))
 
 
 def _goes_on(phase: Phase, cursor: str | None) -> Stride:
@@ -166,28 +162,26 @@ def _goes_on(phase: Phase, cursor: str | None) -> Stride:
     return Stride(_AFTER[phase], "") if cursor is None else Stride(phase, cursor)
 
 
-def _endpoints(wanted: Wanted) -> Select[str]:
+def _endpoints(scope: Scope) -> Select[str]:
     """The enabled ones in question."""
     query = select(endpoints.c.id).where(endpoints.c.status == "enabled")
-    if wanted.endpoint:
-        query = query.where(endpoints.c.id == wanted.endpoint)
-    if wanted.merchant:
-        query = query.where(endpoints.c.merchant_id == wanted.merchant)
+    if scope.endpoint:
+        query = query.where(endpoints.c.id == scope.endpoint)
+    if scope.merchant:
+        query = query.where(endpoints.c.merchant_id == scope.merchant)
     return query
 
 
-def _chosen(tx: Connection, wanted: Wanted, rows: Sequence[walks.Dead | walks.Waiting]) -> tuple[set[str], set[str]]:
+def _chosen(tx: Connection, scope: Scope, rows: Sequence[walks.Dead | walks.Waiting]) -> tuple[set[str], set[str]]:
     """The ids of those that the filters let through, and which of their endpoints are enabled."""
-    if wanted.endpoint:
-        rows = [row for row in rows if row.destination == wanted.endpoint]
+    if scope.endpoint:
+        rows = [row for row in rows if row.destination == scope.endpoint]
     e = endpoints.c
     query = select(e.id, e.merchant_id, e.status).where(e.id.in_({row.destination for row in rows}))
-    theirs = {row.id: row.status for row in tx.execute(query) if wanted.merchant in (None, row.merchant_id)}
+    theirs = {row.id: row.status for row in tx.execute(query) if scope.merchant in (None, row.merchant_id)}
     rows = [row for row in rows if row.destination in theirs]
-    if wanted.type:
-        of_type = select(events.c.id).where(
-            events.c.id.in_({row.subject for row in rows}), events.c.type == wanted.type
-        )
+    if scope.type:
+        of_type = select(events.c.id).where(events.c.id.in_({row.subject for row in rows}), events.c.type == scope.type)
         subjects = set(tx.execute(of_type).scalars())
         rows = [row for row in rows if row.subject in subjects]
     return {row.id for row in rows}, {id_ for id_, status in theirs.items() if status == "enabled"}

@@ -21,7 +21,7 @@ from service.errors import NotFound, Refusal
 from service.ids import Clock
 from service.merchants.audit import REASON_CHARACTERS_MAX, By
 from service.merchants.events import WEBHOOK, delivery_id
-from service.merchants.missed import FIRST, Pair, Wanted, look
+from service.merchants.missed import FIRST, Pair, Scope, look
 from service.merchants.tables import recoveries
 from service.schema import outbox_tables
 
@@ -45,7 +45,7 @@ def promise(
 
 
 def begin(
-    tx: Connection, queue: Queue, wanted: Wanted, per_minute: int | None, total: int, by: By, reason: str = ""
+    tx: Connection, queue: Queue, scope: Scope, per_minute: int | None, total: int, by: By, reason: str = ""
 ) -> str:
     """Store a job and promise its first piece; `total` is the number of rows it will look at. Returns its id."""
     r = recoveries.c
@@ -57,11 +57,11 @@ def begin(
     id_ = by.ids("rec")
     row = {
         "id": id_,
-        "merchant_id": wanted.merchant,
-        "endpoint_id": wanted.endpoint,
-        "type": wanted.type,
-        "payment_id": wanted.payment,
-        "since_ms": wanted.since_ms,
+        "merchant_id": scope.merchant,
+        "endpoint_id": scope.endpoint,
+        "type": scope.type,
+        "payment_id": scope.payment,
+        "since_ms": scope.since_ms,
         "per_minute": per_minute,
         "status": "running",
         "reason": reason[:REASON_CHARACTERS_MAX],
@@ -149,10 +149,10 @@ class Recoverer:
         now_ms, rate, id_ = self._clock(), row["per_minute"], row["id"]
         # No more than a minute's, so that a pause is not felt an hour later.
         sent_max = min(SENT_A_PIECE, rate) if rate else SENT_A_PIECE
-        stride = look(tx, wanted_by(row), row["phase"], row["cursor"], now_ms, sent_max)
+        stride = look(tx, scope_of(row), row["phase"], row["cursor"], now_ms, sent_max)
         if stride.paused:
             self._queue.destinations.resume(tx, WEBHOOK, stride.paused)
-            self._queue.soonest[WEBHOOK] = now_ms  # what it owes may be due long since
+            self._queue.expect(WEBHOOK, now_ms)  # what it owes may be due long since
         count = len(stride.failed) + len(stride.waiting)
         slots = [now_ms + place * 60_000 // rate if rate else now_ms for place in range(count + 1)]
         sends, hurries, next_at_ms = slots[: len(stride.failed)], slots[len(stride.failed) : -1], slots[-1]
@@ -186,7 +186,7 @@ class Recoverer:
             _promise_piece(tx, self._queue, id_, row["piece"] + 1, next_at_ms, now_ms)
 
 
-def wanted_by(row: Mapping[str, Any] | RowMapping) -> Wanted:
+def scope_of(row: Mapping[str, Any] | RowMapping) -> Scope:
     """What a stored job recovers."""
     filters = row["endpoint_id"], row["type"], row["payment_id"], row["merchant_id"]
-    return Wanted(row["since_ms"], row["created_at_ms"], *filters)
+    return Scope(row["since_ms"], row["created_at_ms"], *filters)

@@ -69,7 +69,7 @@ def start(directory: Path, port: int, file_bytes_max: int | None = None) -> subp
         words, env=environment(directory, port), stdout=log, stderr=log, cwd=Path(__file__).parents[2]
     )  # fmt: skip
     log.close()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         assert server.poll() is None, (directory / "serve.log").read_text()
         try:
@@ -177,13 +177,13 @@ def test_p1_p5_kill_9_under_load_loses_nothing_and_delivers_each_at_least_once(t
     database.close()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_killing_the_printed_pid_frees_the_port(tmp_path: Path) -> None:
     """One process: after kill -9 of the pid it printed, nobody serves the port, and the next start has it."""
     port = free_port()
     server = start(tmp_path, port)
     try:
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not (said := re.search(r"\(pid (\d+)\)", (tmp_path / "serve.log").read_text())):
             assert time.monotonic() < until
             time.sleep(0.02)
@@ -199,7 +199,7 @@ def test_killing_the_printed_pid_frees_the_port(tmp_path: Path) -> None:
     assert again.wait() == 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_second_start_is_refused_with_one_sentence(tmp_path: Path) -> None:
     """Neither the database nor the port is ever shared: exit 1, and the sentence says who has it."""
     port = free_port()
@@ -220,7 +220,7 @@ def test_a_second_start_is_refused_with_one_sentence(tmp_path: Path) -> None:
         assert server.wait() == 0
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_a_wrong_setting_stops_the_start_with_one_sentence_naming_it(tmp_path: Path) -> None:
     """No traceback, no half start: the setting's name and what it wants."""
     for name, value in (("CAISSE_PORT", "eighty"), ("CAISSE_STRIPE_WEBHOK_SECRETS", "x"),
@@ -264,7 +264,9 @@ def test_p4_an_io_error_ends_the_process_with_70_and_the_restart_recovers(tmp_pa
     assert acknowledged <= kept
 
 
-KILLS = 5
+HITS = 3
+KILLS_MAX = 15
+"""A kill that comes too late proves nothing and is not counted: so many are tried to get so many hits."""
 
 
 def settled_less_than_answered(directory: Path, shop: Shop) -> int:
@@ -281,13 +283,15 @@ def settled_less_than_answered(directory: Path, shop: Shop) -> int:
 def test_p5_killed_between_the_merchants_2xx_and_our_write_it_is_told_again_under_the_same_id(tmp_path: Path) -> None:
     """P5, short: the shop answers 200 and kills the server in that very moment; nothing is lost, no id is new."""
     port = free_port()
-    hit = 0
+    hit = again = 0
 
     async def run() -> None:
-        nonlocal hit
+        nonlocal hit, again
         async with open_shop() as shop, aiohttp.ClientSession() as client:
             await asyncio.to_thread(create_merchant, tmp_path, port, shop.url)
-            for round_ in range(KILLS):
+            for round_ in range(KILLS_MAX):
+                if hit == HITS:
+                    break
                 server = await asyncio.to_thread(start, tmp_path, port)
                 answered = asyncio.Event()
 
@@ -315,9 +319,11 @@ def test_p5_killed_between_the_merchants_2xx_and_our_write_it_is_told_again_unde
                             assert taken.status == 200
                     except (aiohttp.ClientError, OSError):
                         break
-                await asyncio.wait_for(answered.wait(), 20)
+                await asyncio.wait_for(answered.wait(), 60)
                 await asyncio.to_thread(server.wait)
-                hit += settled_less_than_answered(tmp_path, shop)
+                unsettled = settled_less_than_answered(tmp_path, shop)
+                hit += unsettled > 0
+                again += unsettled
             shop.answer = lambda _: 200
             server = await asyncio.to_thread(start, tmp_path, port)
             try:
@@ -338,10 +344,10 @@ def test_p5_killed_between_the_merchants_2xx_and_our_write_it_is_told_again_unde
             assert set(seen) == promised, "every event was told, and none under another id"
             assert set(states) == {"done"}
             assert all(len(ids) == 1 for ids in told(shop).values())
-            assert len(seen) - len(set(seen)) >= hit, "what was answered and not written was told again"
+            assert len(seen) - len(set(seen)) >= again, "what was answered and not written was told again"
 
     asyncio.run(run())
-    assert hit >= KILLS // 2, f"only {hit} kills came between the answer and the write: this run has proved little"
+    assert hit == HITS, f"only {hit} kills came between the answer and the write: this run has proved little"
 
 
 def owed(directory: Path) -> int:

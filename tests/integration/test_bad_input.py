@@ -11,12 +11,12 @@ import pytest
 
 from service.api import callbacks as routes
 from service.callbacks.tables import callbacks
-from tests.support.service import STRIPE_SECRET, Till, stripe_event, stripe_signature, till
+from tests.support.service import PATIENCE_S, STRIPE_SECRET, Till, stripe_event, stripe_signature, till
 
 PAID = json.dumps(stripe_event("payment_intent.succeeded")).encode()
 
 
-async def raw(t: Till, head: bytes, body: bytes = b"", wait_s: float = 8.0) -> bytes:
+async def raw(t: Till, head: bytes, body: bytes = b"", wait_s: float = PATIENCE_S) -> bytes:
     """Bytes as they are, over a socket; the first line of the answer, empty when the connection is just closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", t.app.port)
     try:

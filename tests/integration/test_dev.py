@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,33 @@ TITLES = ("Stripe", "Paystack", "FedaPay", "Monetbil", "Moneroo", "eBilling")
 
 def run(directory: Path, *more: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     words = [*PROGRAM, "--directory", str(directory), "--plain", "--seed", "7", *more]
-    return subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=90, check=False)
+    return subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+
+
+def watched(words: list[str], cwd: Path, enough: Callable[[str, list[str]], bool]) -> tuple[list[str], str, str, int]:
+    """
+    A demonstration that plays until `enough` of what it has said (a line, and all lines), and is stopped by Ctrl-C
+    then. The lines until then, the words after it, the errors, the status.
+    """
+    process = subprocess.Popen(
+        words, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    kept: list[str] = []
+    stop = threading.Timer(240, process.kill)  # so that a demonstration that says nothing is not waited for
+    stop.start()
+    try:
+        assert process.stdout is not None
+        for text in process.stdout:
+            kept.append(text)
+            if enough(text, kept):
+                break
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    finally:
+        stop.cancel()
+        process.kill()
+        process.wait()
+    return kept, out, errors, process.returncode
 
 
 def environment() -> dict[str, str]:
@@ -56,18 +82,26 @@ def number(pattern: str, text: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_demonstration_and_its_continuation(tmp_path: Path) -> None:
-    """Eight seconds show all six providers and a retry; a second run goes on with the same database."""
-    done = run(tmp_path / "demo", "--duration", "8", "--failures", "0.3", "--rate", "12", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    last = [text for text in done.stdout.splitlines() if " | in: " in text][-1]
+    """It shows all six providers and a retry; a second run goes on with the same database, and ends by itself."""
+    words = [*PROGRAM, "--directory", str(tmp_path / "demo"), "--plain", "--seed", "7"]
+
+    def shown(text: str, _: list[str]) -> bool:
+        seen = all(re.search(rf"{title} [1-9]", text) for title in TITLES)
+        return seen and re.search(r"failed on purpose [1-9]\d*, after a retry [1-9]", text) is not None
+
+    first_lines, rest, errors, status = watched([*words, "--failures", "0.3", "--rate", "12"], tmp_path, shown)
+    said = "".join(first_lines) + rest
+    assert status == 0, said + errors
+    last = [text for text in said.splitlines() if " | in: " in text][-1]
     for title in TITLES:
         assert number(rf"{title} (\d+)", last) >= 1
-    assert "Nothing was lost" in done.stdout
-    assert number(r"([\d\u00a0]+) failed on purpose\n", done.stdout) >= 1
-    assert number(r"([\d\u00a0]+) got by a retry", done.stdout) >= 1
-    assert number(r"([\d\u00a0]+) acknowledged", done.stdout) >= 12
-    assert done.stderr == ""
+    assert "Nothing was lost" in rest
+    assert number(r"([\d\u00a0]+) failed on purpose\n", rest) >= 1
+    assert number(r"([\d\u00a0]+) got by a retry", rest) >= 1
+    assert number(r"([\d\u00a0]+) acknowledged", rest) >= 12
+    assert errors == ""
 
     home = tmp_path / "demo"
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
@@ -93,29 +127,12 @@ def test_a_demonstration_and_its_continuation(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 def test_ctrl_c_ends_it_cleanly_and_the_port_is_free_again(tmp_path: Path) -> None:
     """One Ctrl-C: the play ends, the summary is said, nothing keeps listening."""
-    process = subprocess.Popen(
-        [*PROGRAM, "--directory", str(tmp_path / "demo"), "--plain", "--failures", "0"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        for text in process.stdout:
-            if " | in: " in text:
-                break
-        process.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        out, errors = process.communicate(timeout=30)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, out + errors
-    assert time.monotonic() - began < 20
+    words = [*PROGRAM, "--directory", str(tmp_path / "demo"), "--plain", "--failures", "0"]
+    _, out, errors, status = watched(words, tmp_path, lambda text, _: " | in: " in text)
+    assert status == 0, out + errors
     assert "Nothing was lost" in out
     assert errors == ""
     port = json.loads((tmp_path / "demo" / "dev.json").read_text())["ports"]["service"]
@@ -125,75 +142,73 @@ def test_ctrl_c_ends_it_cleanly_and_the_port_is_free_again(tmp_path: Path) -> No
 
 
 SHORT = """
-import outbox.health, service.cli.dev as dev
+import pathlib, outbox.health, service.cli.dev as dev
 from service.sandbox.neighbours import Cycle
+class Outage(Cycle):
+    def left_s(self, elapsed_s):
+        return 60.0 if self.first_s < elapsed_s and not pathlib.Path("repaired").exists() else 0.0
 outbox.health.OPEN_MS = 2_000
-dev.CYCLE = Cycle(first_s=4, down_s=9, every_s=3600)
+dev.CYCLE = Outage(first_s=4)
+dev.DRAIN_S = 60
 from service.cli import main; main()
 """
-"""The demonstration with one short outage, and a breaker that is as impatient as a test."""
+"""
+The demonstration with one outage that ends when the test says so, a breaker that is as impatient as a test, and an end
+that waits until all that is well has got everything.
+"""
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(360)
 def test_one_hangs_one_fails_one_is_well(tmp_path: Path) -> None:
     """The healthy one waits for nobody, the failing one's circuit opens and closes, recovery brings what it missed."""
     home = tmp_path / "demo"
     words = [sys.executable, "-W", "error", "-c", SHORT, "dev", "--directory", str(home), "--plain", "--seed", "7"]
-    process = subprocess.Popen(
-        [*words, "--rate", "15", "--failures", "0"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    kept: list[str] = []
     recovered = False
-    stop = threading.Timer(75, process.kill)  # so that a demonstration that says nothing is not waited for
-    stop.start()
-    try:
-        assert process.stdout is not None
-        for text in process.stdout:
-            kept.append(text)
-            offered = re.fullmatch(r"caisse (--config \S+ deliveries recover --since \w+ --endpoint \w+)\n", text)
-            if offered and not recovered:
-                recovered = True
-                ran = subprocess.run(
-                    [*PROGRAM[:-1], *offered[1].split()],
-                    cwd=tmp_path,
-                    env=environment(),
-                    capture_output=True,
-                    text=True,
-                    timeout=30,
-                    check=False,
-                )
-                assert ran.returncode == 0, ran.stdout + ran.stderr
-            if recovered and re.search(r"courier: closed, .*?, owed 0, failed [1-9]\d* of which missing 0,", text):
-                break
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=30)
-    finally:
-        stop.cancel()
-        process.kill()
-        process.wait()
+
+    def until_repaired(text: str, kept: list[str]) -> bool:
+        nonlocal recovered
+        if re.search(r"courier \(down\): open, tries again in .*?, failed [1-9]", text):
+            (tmp_path / "repaired").touch()
+        offered = re.fullmatch(r"caisse (--config \S+ deliveries recover --since \w+ --endpoint \w+)\n", text)
+        if offered and not recovered:
+            recovered = True
+            ran = subprocess.run(
+                [*PROGRAM[:-1], *offered[1].split()],
+                cwd=tmp_path,
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=90,
+                check=False,
+            )
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        brought = re.search(r"courier: closed, .*?, owed 0, failed [1-9]\d* of which missing 0,", text)
+        return recovered and brought is not None and well_beside_who_hangs(kept)
+
+    kept, out, errors, status = watched([*words, "--rate", "15", "--failures", "0"], tmp_path, until_repaired)
     said = "".join(kept)
     assert recovered, said
-    assert process.returncode == 0, said + out + errors
+    assert status == 0, said + out + errors
     assert errors == ""
     assert "Nothing was lost" in out
-    rows = [text for text in kept if " | to: " in text]
-    assert any("courier (down): open, tries again in" in text for text in rows)
-    last = rows[-1]
+    assert well_beside_who_hangs(kept), said
+    last = next(text for text in reversed(out.splitlines()) if " | to: " in text)
     assert number(r"courier: closed, delivered (\d+)", last) >= 1
-    books = re.search(r"books: closed, delivered (\d+), owed (\d+), failed 0", last)
+    books = re.search(r"books: closed, delivered (\d+), owed 0, failed 0", last)
     assert books, last
-    stock = re.search(r"stock \(hangs\): \S+.*?, delivered 0, owed (\d+)", last)
+    stock = re.search(r"stock(?: \(hangs\))?: \S+.*?, delivered 0, owed (\d+)", last)
     assert stock, last
     # Both are promised the same: all that the one still waits for, the other has got.
-    assert int(books[1]) + int(books[2]) == int(stock[1])
-    assert int(books[2]) <= 2
+    assert int(books[1]) == int(stock[1])
     assert re.search(r"  stock +0 delivered, \d+ waiting for their next try\n", out)
     assert re.search(r"  courier +\d+ delivered(, \d+ waiting for their next try)?\n", out)
+
+
+def well_beside_who_hangs(kept: list[str]) -> bool:
+    """Whether at some moment of the play the healthy one was owed nothing of the much that the hanging one was."""
+    pattern = r"books: closed, delivered \d+, owed 0, .*?stock \(hangs\): .*?, delivered 0, owed [1-9]\d"
+    return any(re.search(pattern, text) for text in kept)
 
 
 def test_a_taken_port_is_stepped_around(tmp_path: Path) -> None:

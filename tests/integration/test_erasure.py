@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import insert, select, update
 
-from service.callbacks.tables import callbacks, quarantine
+from service import erasure
+from service.callbacks.tables import callbacks, quarantine, waits
 from service.commands import run as command
 from service.errors import Refusal
 from service.merchants.events import delivery_id
-from service.merchants.tables import audit, endpoints, events
-from service.payments.tables import payments
+from service.merchants.tables import audit, endpoints, events, recoveries
+from service.payments.tables import aliases, attention, payments
 from service.sandbox.builder import Built, build
 from service.sandbox.standin import Entry
 from service.schema import metadata, outbox_tables
@@ -120,7 +121,9 @@ def test_a_person_told_of_by_six_providers_is_erased_from_everything(
             assert await names_in_tables(t) == {"callbacks", "events"}
             did = await erase(t, reason="request 17")
             assert did["erased"] == would["erased"]
-            assert did["erased"] == {"callbacks": 6, "quarantine": 1, "events": 6, "answers": 0, "payments": 0}
+            assert did["erased"] == {
+                "callbacks": 6, "quarantine": 1, "events": 6, "answers": 0, "payments": 0, "reasons": 0,
+            }  # fmt: skip
             assert (did["kept_count"], did["write_ahead_emptied"]) == (0, True)
 
             assert await names_in_tables(t) == set()
@@ -228,7 +231,9 @@ def test_what_a_merchant_wrote_into_metadata_and_answers_goes_too(tmp_path: Path
             await t.app.db.write(lambda tx: tx.execute(update(tries).values(head=f"got {EMAIL}".encode())))
             await t.app.db.write(lambda tx: tx.execute(update(payments).values(reference=EMAIL)))
             did = await erase(t)
-            assert did["erased"] == {"callbacks": 1, "quarantine": 0, "events": 1, "answers": 1, "payments": 1}
+            assert did["erased"] == {
+                "callbacks": 1, "quarantine": 0, "events": 1, "answers": 1, "payments": 1, "reasons": 0,
+            }  # fmt: skip
             payment = (await t.rows(payments))[0]
             assert json.loads(payment.metadata) == {"customer": "", "mail": "", "table": "7"}
             assert [kept["id"] for kept in did["kept"]] == [payment.id]
@@ -242,6 +247,184 @@ def test_what_a_merchant_wrote_into_metadata_and_answers_goes_too(tmp_path: Path
             assert await t.stripe(stripe_event("payment_intent.succeeded", "evt_2", metadata=notes)) == 200
             await t.settled()
             assert await names_in_tables(t) == {"callbacks"}
+
+    asyncio.run(run())
+
+
+def test_what_somebody_typed_as_a_reason_goes_too(tmp_path: Path) -> None:
+    """Through the commands that keep one, and in every other column that may: a mark stands there, all else stays."""
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            endpoint = (await t.rows(endpoints))[0].id
+            assert await t.stripe(stripe_event("payment_intent.succeeded")) == 200
+            await t.settled()
+            why = f"{NAME} called"
+            await command(t.app, "endpoint.disable", {"endpoint": endpoint, "reason": why})
+            await t.stripe(stripe_event("payment_intent.succeeded", "evt_2", intent="pi_2"))
+            await t.settled()
+
+            def plant(tx: Any) -> None:
+                row = {"id": "att_1", "subject": "cb_1", "reason": "not_placed", "opened_at_ms": 1}
+                tx.execute(insert(attention).values(**row, detail=why))
+                row = {"id": "rec_1", "since_ms": 1, "status": "finished", "phase": "failed", "next_at_ms": 1}
+                row |= {"total": 0, "created_at_ms": 1, "updated_at_ms": 1}
+                tx.execute(insert(recoveries).values(**row, reason=why))
+                tx.execute(update(outbox_tables.messages).values(reason=why))
+                tx.execute(update(callbacks).values(reason=f"unknown_status:{EMAIL}"))
+
+            await t.app.db.write(plant)
+            owed = await t.count(outbox_tables.messages)
+            found = {
+                "audit",
+                "endpoints",
+                "outbox_destinations",
+                "attention",
+                "recoveries",
+                "outbox_messages",
+                "callbacks",
+            }
+            assert await names_in_tables(t) == found
+            did = await erase(t)
+            assert did["erased"]["reasons"] == 1 + 1 + 1 + 1 + 1 + owed + 2
+            assert did["kept"] == []
+            assert await names_in_tables(t) == set()
+            assert names_in_files(tmp_path) == []
+            row = (await t.rows(endpoints))[0]
+            assert (row.status, row.disabled_reason) == ("disabled", "(erased)")
+            standing = await t.app.db.read(t.app.queue.destinations.standing, "webhook", endpoint)
+            assert (standing.held, standing.owed) == ("(erased)", 1)
+            trail = await t.rows(audit, audit.c.action == "endpoint.disabled")
+            assert [(row.subject, row.reason) for row in trail] == [(endpoint, "(erased)")]
+
+    asyncio.run(run())
+
+
+def test_what_money_is_called_by_is_kept_and_told_of(tmp_path: Path) -> None:
+    """A payment's own names, its aliases, what waits for one and what asks by one: each by its id."""
+
+    async def run() -> None:
+        async with asking(tmp_path, merchant=False) as (t, _, __):  # type: ignore[arg-type]
+            await t.create_merchant(url=t.shop.url)
+            assert await t.stripe(stripe_event("payment_intent.succeeded")) == 200
+            await t.settled()
+            await send(t, "moneroo")
+            await eventually_asked(t)
+            asks = outbox_tables.messages.c.topic == "ask"
+
+            def plant(tx: Any) -> None:
+                tx.execute(update(callbacks).values(body=b"", query=b""))
+                tx.execute(update(payments).values(order_id=PHONE))
+                tx.execute(update(aliases).values(reference=aliases.c.reference + f" {EMAIL}"))
+                tx.execute(update(outbox_tables.messages).where(asks).values(payload=json.dumps({"reference": EMAIL})))
+                one = tx.execute(select(callbacks.c.id)).scalars().first()
+                tx.execute(insert(waits).values(account_id="acc_stripe", reference=EMAIL, callback_id=one))
+
+            await t.app.db.write(plant)
+            did = await erase(t)
+            told = sorted(kept["id"][: kept["id"].index("_")] for kept in did["kept"])
+            counts = {"cb": 2, "pay": await t.count(payments), "try": await t.count(aliases)}
+            assert told == [prefix for prefix, count in counts.items() for _ in range(count)]
+            assert all(counts.values())
+            assert sum(did["erased"].values()) == 0
+            assert all(place != "references" for place in did["erased"])
+
+    asyncio.run(run())
+
+
+def test_a_quarantined_row_that_cannot_be_opened_is_told_of(tmp_path: Path) -> None:
+    """It does not end the run: all others are searched, and it is too, where it is not sealed."""
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            for number in range(4):
+                await send(t, "stripe", genuine=False, event_id=f"evt_{number}")
+            await t.settled()
+            rows = await t.rows(quarantine)
+
+            def plant(tx: Any) -> None:
+                for row, headers in ((rows[1], "[]"), (rows[2], EMAIL)):
+                    values = {"body": rows[0].body, "headers": headers}  # sealed for another row
+                    tx.execute(update(quarantine).where(quarantine.c.id == row.id).values(**values))
+
+            await t.app.db.write(plant)
+            for dry_run in (True, False):
+                did = await erase(t, dry_run=dry_run)
+                assert did["erased"]["quarantine"] == 3
+                assert (did["unread"], did["unread_count"], did["kept_count"]) == ([rows[1].id], 1, 0)
+            assert [row.id for row in await t.rows(quarantine)] == [rows[1].id]
+
+    asyncio.run(run())
+
+
+def test_what_will_never_be_worked_on_goes_if_it_is_asked_for(tmp_path: Path) -> None:
+    """Parked and deferred ones: kept without the option; with it they are empty, and nothing brings them back."""
+
+    async def run() -> None:
+        async with till(tmp_path, merchant=False) as t:
+            await send(t, "stripe", event_id="evt_deferred")
+            await send(t, "stripe", event_id="evt_parked")
+            await t.settled()
+            first, second = await t.rows(callbacks)
+            await t.app.db.write(
+                lambda tx: tx.execute(update(callbacks).where(callbacks.c.id == second.id).values(status="parked"))
+            )
+            did = await erase(t)
+            assert (did["erased"]["callbacks"], did["kept_count"]) == (0, 2)
+            assert all("--also-parked" in kept["why"] for kept in did["kept"])
+            did = await erase(t, also_parked=True)
+            assert (did["erased"]["callbacks"], did["kept_count"]) == (2, 0)
+            assert await names_in_tables(t) == set()
+            await t.create_merchant(url=t.shop.url)
+            await t.settled()
+            assert [row.status for row in await t.rows(callbacks)] == ["deferred", "parked"]
+            with pytest.raises(Refusal, match="was erased"):
+                await command(t.app, "callbacks.replay", {"callback": first.id, "reason": "again"})
+
+    asyncio.run(run())
+
+
+def test_a_question_under_way_is_kept_whatever_is_asked_for(tmp_path: Path) -> None:
+    """Its answer may still need the body; one that was given up does not."""
+
+    async def run() -> None:
+        async with asking(tmp_path) as (t, _, __):
+            await send(t, "moneroo")
+            await eventually_asked(t)
+            did = await erase(t, also_parked=True)
+            assert (did["erased"]["callbacks"], did["kept_count"]) == (0, 1)
+            m = outbox_tables.messages
+            dead = {"state": "dead", "finished_at_ms": 1, "settled_claim": m.c.claim}
+            await t.app.db.write(lambda tx: tx.execute(update(m).where(m.c.topic == "ask").values(**dead)))
+            assert (await erase(t))["kept_count"] == 1
+            assert (await erase(t, also_parked=True))["erased"]["callbacks"] == 1
+
+    asyncio.run(run())
+
+
+def test_what_changes_while_it_is_searched_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new text is not overwritten by one that was made of the old."""
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            assert await t.stripe(stripe_event("payment_intent.succeeded", metadata={"mail": EMAIL})) == 200
+            await t.settled()
+            await erase(t)
+            old, new = json.dumps({"mail": EMAIL}), json.dumps({"mail": EMAIL, "table": "7"})
+            await t.app.db.write(lambda tx: tx.execute(update(payments).values(metadata=old)))
+            piece = erasure._piece
+
+            def late(tx: Any, *given: Any) -> Any:
+                tx.execute(update(payments).values(metadata=new))
+                return piece(tx, *given)
+
+            monkeypatch.setattr(erasure, "_piece", late)
+            did = await erase(t)
+            assert (did["erased"]["payments"], did["kept_count"]) == (0, 1)
+            assert "changed meanwhile" in did["kept"][0]["why"]
+            assert (await t.rows(payments))[0].metadata == new
+            monkeypatch.undo()
+            assert (await erase(t))["erased"]["payments"] == 1
 
     asyncio.run(run())
 

@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import select
 
 from service import commands, feed
+from service.api import site
 from service.merchants import keys
 from service.merchants.audit import By
 from service.merchants.merchants import NewMerchant
 from service.merchants.tables import events
 from tests.support.feed import ask, ids, key_of, new_key, pay, told
-from tests.support.service import Till, eventually, till
+from tests.support.service import PATIENCE_S, Till, eventually, till
 
 
 def test_a_waiting_poll_is_woken_by_what_it_waits_for_and_by_nothing_else(
@@ -45,23 +46,23 @@ def test_a_waiting_poll_is_woken_by_what_it_waits_for_and_by_nothing_else(
             assert app.feed.waiting == 4 and not any(poll.done() for poll in polls)
 
             await pay(t, "1")
-            _, said, _ = await asyncio.wait_for(polls[0], 5)
+            _, said, _ = await asyncio.wait_for(polls[0], PATIENCE_S)
             assert [event["type"] for event in said["data"]] == ["payment.succeeded"]
             assert app.feed.waiting == 3
 
             (disputed,) = await told(t, 1, "payment.disputed")
             app.nudge()
-            assert ids((await asyncio.wait_for(polls[1], 5))[1]) == [disputed]
+            assert ids((await asyncio.wait_for(polls[1], PATIENCE_S))[1]) == [disputed]
             (tested,) = await told(t, 1, "endpoint.test")
             app.nudge()
-            assert ids((await asyncio.wait_for(polls[2], 5))[1]) == [tested]
+            assert ids((await asyncio.wait_for(polls[2], PATIENCE_S))[1]) == [tested]
             assert not polls[3].done()
             await commands.run(app, "endpoint.test", {"endpoint": (await endpoint_of(t, other))})
             # A live event by its default, and a test key: this one goes on waiting.
             assert not polls[3].done()
             await told(t, 1, merchant=other.id)
             app.nudge()
-            assert (await asyncio.wait_for(polls[3], 5))[0] == 200
+            assert (await asyncio.wait_for(polls[3], PATIENCE_S))[0] == 200
             assert app.feed.waiting == 0
 
     asyncio.run(run())
@@ -96,15 +97,18 @@ def test_polls_have_places_and_who_goes_away_frees_his(tmp_path: Path, monkeypat
             await eventually(lambda: app.feed.waiting == 6)
             (id_,) = await told(t, 1)
             app.nudge()
-            for status, said, _ in await asyncio.wait_for(asyncio.gather(*polls), 5):
+            for status, said, _ in await asyncio.wait_for(asyncio.gather(*polls), PATIENCE_S):
                 assert (status, ids(said)) == (200, [id_])
             await eventually(lambda: app.feed.waiting == 0)
 
     asyncio.run(run())
 
 
-def test_a_poll_ends_after_its_wait_and_at_once_when_the_service_stops(tmp_path: Path) -> None:
+def test_a_poll_ends_after_its_wait_and_at_once_when_the_service_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An empty page with a cursor that goes on; stopping does not wait for thirty seconds."""
+    monkeypatch.setattr(site, "STOP_S", 60.0)
 
     async def run() -> None:
         async with till(tmp_path) as t:
@@ -115,14 +119,14 @@ def test_a_poll_ends_after_its_wait_and_at_once_when_the_service_stops(tmp_path:
             poll = asyncio.create_task(ask(t, f"wait=30&after={page['next']}"))
             await eventually(lambda: t.app.feed.waiting == 1)
             (unheard,) = await told(t, 1)  # and nobody tells the feed of it
-            _, page, _ = await asyncio.wait_for(poll, 5)
+            _, page, _ = await asyncio.wait_for(poll, PATIENCE_S)
             assert ids(page) == [unheard]
             polls = [asyncio.create_task(ask(t, f"wait=30&after={page['next']}")) for _ in range(3)]
             await eventually(lambda: t.app.feed.waiting == 3)
             began = asyncio.get_running_loop().time()
         for status, said, _ in await asyncio.gather(*polls):
             assert (status, said["data"], said["next"]) == (200, [], page["next"])
-        assert asyncio.get_running_loop().time() - began < 10  # not the thirty seconds, and not the stop's patience
+        assert asyncio.get_running_loop().time() - began < 25  # not the thirty seconds that each would have waited
 
     asyncio.run(run())
 
@@ -152,15 +156,15 @@ def test_what_was_told_between_the_page_and_the_wait_is_not_slept_over(
                 )
             ]
             await eventually(lambda: its._seen > page.head)
-            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), 5)
+            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), PATIENCE_S)
             gone.set_result(None)
             assert await asyncio.gather(*others) == [False] * 4
-            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), 5)
+            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), PATIENCE_S)
 
             page = await t.app.db.read(feed.read, wanted, "", 10)
             await told(t, 1)
             its.nudge()
-            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), 5)
+            assert await asyncio.wait_for(its.wait(wanted, page.head, 30, never), PATIENCE_S)
 
     asyncio.run(run())
 
@@ -176,13 +180,13 @@ def test_a_key_that_is_revoked_while_it_waits_gets_nothing(tmp_path: Path) -> No
             await t.app.db.write(keys.revoke, waiting.id, By("test", t.app.clock(), t.app.ids))
             await told(t, 1)
             t.app.nudge()
-            assert (await asyncio.wait_for(poll, 5))[0] == 401
+            assert (await asyncio.wait_for(poll, PATIENCE_S))[0] == 401
 
     asyncio.run(run())
 
 
 def test_a_slow_reader_during_writes_misses_nothing_and_repeats_nothing(tmp_path: Path) -> None:
-    """Many writers through the real intake, a few readers with small pages, waits and filters: each reads the table."""
+    """Many writers, none far ahead of slow readers with small pages, waits and filters: each reads what was written."""
     writers, each = 8, 20
 
     async def run() -> None:
@@ -191,33 +195,36 @@ def test_a_slow_reader_during_writes_misses_nothing_and_repeats_nothing(tmp_path
             luck = Random(7)
             wrote = asyncio.Event()
 
+            during = [0, 0, 0]  # pages with something in them that each reader got before the last was written
+
             async def write(writer: int) -> None:
                 for number in range(each):
                     await pay(t, f"{writer}_{number}")
+                    await eventually(lambda read=number + 1: min(during) >= read, shown=lambda: str(during))  # type: ignore[misc]
 
-            async def read(limit_max: int, wait: int, query: str) -> tuple[list[str], int]:
+            async def read(reader: int, limit_max: int, wait: int, query: str) -> list[str]:
                 found: list[str] = []
-                after, last, requests = "", False, 0
+                after, last = "", False
                 while True:
                     _, said, _ = await ask(t, f"{query}&limit={luck.randint(1, limit_max)}&wait={wait}&after={after}")
-                    requests += 1
+                    during[reader] += bool(said["data"]) and not wrote.is_set()
                     found += ids(said)
                     after = luck.choice([said["next"], found[-1]]) if said["data"] else said["next"]
                     if last and not said["data"] and not said["more"]:
-                        return found, requests
+                        return found
                     last = wrote.is_set()
+                    await asyncio.sleep(0.01)
 
-            reads = [
-                asyncio.create_task(read(*how)) for how in ((3, 0, ""), (3, 1, ""), (9, 1, "types=payment.succeeded"))
-            ]
+            ways = ((3, 0, ""), (3, 1, ""), (9, 1, "types=payment.succeeded"))
+            reads = [asyncio.create_task(read(reader, *how)) for reader, how in enumerate(ways)]
             await asyncio.gather(*(write(writer) for writer in range(writers)))
-            await t.settled(30)
+            assert min(during) >= each, "nobody read while others wrote: this run has proved nothing"
+            await t.settled()
             wrote.set()
             rows = await t.app.db.read(lambda tx: tx.execute(select(events).order_by(events.c.position)).all())
             assert len(rows) == writers * each
-            for (found, requests), few in zip(await asyncio.gather(*reads), (3, 3, 9), strict=True):
+            for found in await asyncio.gather(*reads):
                 assert found == [row.id for row in rows]
-                assert requests > writers * each / few
 
     asyncio.run(run())
 
@@ -249,7 +256,7 @@ def test_the_loop_of_the_page_reads_everything_once(tmp_path: Path) -> None:
             await eventually(lambda: t.app.feed.waiting == 1)
             known += await told(t, 2)
             t.app.nudge()
-            await asyncio.wait_for(loop, 10)
+            await asyncio.wait_for(loop, PATIENCE_S)
             assert handled == known and len(cursors) == 2
 
     asyncio.run(run())

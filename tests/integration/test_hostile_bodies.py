@@ -50,7 +50,7 @@ async def send_all(t: Till, waiting: Iterable[tuple[str, bytes]]) -> int:
 
 async def check_whole(t: Till, sent: int) -> list[Any]:
     """Each callback is there, at rest and owed to nobody; nothing died on it. Returns the rows."""
-    await t.settled(30)
+    await t.settled()
     rows = await t.rows(callbacks)
     assert len(rows) == sent
     assert {row.status for row in rows} <= RESTING, Counter(row.status for row in rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime
@@ -23,7 +24,7 @@ from service.merchants.tables import audit
 from service.merchants.tables import endpoints as endpoint_rows
 from service.payments.tables import attention
 from service.schema import outbox_tables
-from tests.support.service import Shop, Till, eventually, open_shop, stripe_event, stripe_signature, till
+from tests.support.service import PATIENCE_S, Shop, Till, eventually, open_shop, stripe_event, stripe_signature, till
 
 messages = outbox_tables.messages.c
 
@@ -81,7 +82,8 @@ class Street:
         async def found() -> dict[str, int]:
             return {status: len(await self.deliveries(status)) for status in wanted}
 
-        for _ in range(1_000):
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
             if await found() == wanted:
                 return
             await asyncio.sleep(0.01)
@@ -116,8 +118,9 @@ def test_one_that_hangs_holds_back_nobody(tmp_path: Path) -> None:
             s.bad.answer = hang
             await s.pay(30)
             await s.good.wait_for(30)
-            await eventually(lambda: len(s.bad.got) == 4)
-            assert len(await s.deliveries("processing")) == 4
+            await eventually(lambda: len(s.bad.got) >= 4)
+            assert len(await s.deliveries("processing")) <= 4
+            assert len(await s.deliveries("succeeded")) == 0
             gate.set()
             await s.bad.wait_for(30)
             await s.until(succeeded=30)
@@ -190,7 +193,7 @@ def test_429_with_retry_after_pauses_the_whole_endpoint(tmp_path: Path, clock: S
                     lambda tx: tx.execute(endpoint_rows.update().where(endpoint_rows.c.id == s.bad_id).values(url=url))
                 )
                 await s.pay(1)
-                await asyncio.wait_for(asked.wait(), 10)
+                await asyncio.wait_for(asked.wait(), PATIENCE_S)
                 await s.t.settled()
                 paused_until_ms = (await s.standing()).paused_until_ms
                 assert 110_000 < paused_until_ms - clock() <= 120_000
@@ -213,7 +216,7 @@ def test_what_was_held_is_sent_or_given_up_when_it_is_enabled(tmp_path: Path, se
         async with street(tmp_path) as s:
             s.bad.answer = lambda _: 500
             await s.pay(1)
-            await s.bad.wait_for(2, 15)  # so it waits for its second retry
+            await s.bad.wait_for(2)  # so it waits for its second retry
             disabled = await endpoints.disable(s.t.app, endpoint=s.bad_id, reason="rebuilding")
             assert (disabled["status"], disabled["held"]) == ("disabled", 1)
             await s.pay(3)
@@ -257,7 +260,7 @@ def test_410_disables_and_the_merchants_other_endpoint_hears_of_it(tmp_path: Pat
             assert told == {"id": s.bad_id, "url": s.bad.url, "reason": "it answered 410 Gone"}
             await s.pay(2)
             await s.good.wait_for(4)
-            await s.until(failed=1, held=3, pending=0)
+            await s.until(failed=1, held=2, pending=0)
             assert len(s.bad.got) == 1
             assert [row.action for row in await s.t.rows(audit, audit.c.subject == s.bad_id)][-1] == "endpoint.disabled"
             (row,) = await s.t.rows(attention, attention.c.subject == s.bad_id)

@@ -73,7 +73,7 @@ def test_waiting_for_the_lock(tmp_path: Path) -> None:
     began_s = time.monotonic()
     with pytest.raises(Held):
         Lock.acquire(path, wait_ms=100)
-    assert 0.1 <= time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s >= 0.1
     lock.release()
     lock.release()
     holder = hold(path)

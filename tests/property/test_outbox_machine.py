@@ -27,6 +27,8 @@ from hypothesis.stateful import (
 from sqlalchemy import MetaData, func, select
 
 from outbox import Done, Drop, Message, Outcome, Policy, Promise, Queue, Retry, Trial
+from outbox.destinations import CLOCK_BACK_MS
+from outbox.health import PAUSE_MS_MAX, SLOW_MS
 from outbox.tables import define
 from tests.support.database import open_engine
 
@@ -42,6 +44,8 @@ PLACES = ["near", "far", "", "near"]
 NAMED = ["near", "far"]
 MESSAGES_MAX = 40
 MINUTE_MS = 60_000
+WAITS_MS = [1, 1_000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 30_000, 60_000, 700_000]
+WAITS_MS += [-1, -CLOCK_BACK_MS, -CLOCK_BACK_MS - 1, -3_600_000]
 
 
 @dataclass
@@ -76,10 +80,13 @@ class Place:
     failures: int = 0
     since_ms: int | None = None
     opened_ms: int = 0
+    troubled: bool = False  # its last try failed or was slow
     story: list[tuple[int, bool]] = field(default_factory=list)  # (minute, failed) since it last closed
 
-    def ended(self, failed: bool, after_ms: int, now_ms: int) -> None:
+    def ended(self, failed: bool, slow: bool, after_ms: int, now_ms: int) -> None:
         """The circuit breaker, said once more in other words."""
+        self.troubled = failed or slow
+        reached["slow and well"] += slow and not failed
         self.story.append((now_ms // MINUTE_MS, failed))
         if not failed:
             self.failures, self.since_ms = 0, None
@@ -136,6 +143,11 @@ PHASES = [
     "limited",
     "passed over because full",
     "passed over because paused",
+    "slow and well",
+    "hastened",
+    "clock back over what was served",
+    "clock back over a pause",
+    "claimed anew after an undone claim",
 ]
 reached: Counter[str] = Counter()
 
@@ -147,7 +159,9 @@ class OutboxMachine(RuleBasedStateMachine):
         METADATA.create_all(self.engine)
         self.queue = Queue(TABLES)
         self.rng = Random(0)
-        self.now_ms = 1_000_000
+        self.now_ms = 1_000_000_000
+        self.latest_ms = self.now_ms  # the latest that it ever was
+        self.claimed_ms = 0  # when destinations were last chosen from
         self.model: dict[str, Model] = {}
         self.places: dict[str, Place] = {}
         self.held_by_workers: list[Message] = []  # claimed by a worker that may still settle, in time or late
@@ -161,6 +175,11 @@ class OutboxMachine(RuleBasedStateMachine):
     def run(self, function: Any, *args: Any, **named: Any) -> Any:
         with self.engine.begin() as tx:
             return function(tx, *args, **named)
+
+    def undo(self, function: Any, *args: Any, **named: Any) -> None:
+        with self.engine.connect() as tx:
+            function(tx, *args, **named)
+            tx.rollback()
 
     def place(self, name: str) -> Place:
         return self.places.setdefault(name, Place())
@@ -217,15 +236,37 @@ class OutboxMachine(RuleBasedStateMachine):
             turn_ms = self.now_ms if place.turn_ms is None else min(place.turn_ms, self.now_ms)
             place.turn_ms = max(place.paused_ms, turn_ms)
         if resume:
-            reached["resumed"] += place.paused_ms > self.now_ms and not place.held
+            reached["resumed"] += place.opened_ms > 0 and place.paused_ms > self.now_ms and not place.held
             self.run(self.queue.destinations.resume, "jobs", [name])
-            place.paused_ms = 0
+            place.paused_ms = 0 if place.opened_ms else place.paused_ms
             self.touch(name)
 
-    @rule(limit=st.integers(1, 3), alone=st.booleans())
-    def claim(self, limit: int, alone: bool) -> None:
+    def clock_is_noticed(self, limit: int) -> None:
+        """The first claim after the clock was set back looks through the destinations, if it comes to them at all."""
+        mine = [m for m in self.model.values() if not m.destination and m.state == "pending"]
+        if sum(m.due_at_ms <= self.now_ms for m in mine) >= limit:
+            return
+        if self.now_ms + CLOCK_BACK_MS < self.claimed_ms:
+            self.set_back()
+        self.claimed_ms = self.now_ms
+
+    def set_back(self) -> None:
+        for name, place in self.places.items():
+            if place.served_ms > self.now_ms or place.paused_ms > self.now_ms + PAUSE_MS_MAX:
+                reached["clock back over what was served"] += place.served_ms > self.now_ms
+                reached["clock back over a pause"] += place.paused_ms > self.now_ms + PAUSE_MS_MAX
+                place.served_ms = min(place.served_ms, self.now_ms)
+                place.paused_ms = min(place.paused_ms, self.now_ms + PAUSE_MS_MAX)
+                self.touch(name)
+
+    @rule(limit=st.integers(1, 3), alone=st.booleans(), undone=st.booleans())
+    def claim(self, limit: int, alone: bool, undone: bool = False) -> None:
         flying = {name: len(self.flying(name)) for name in self.places}
-        failing = sum(flying[name] for name, place in self.places.items() if place.failures)
+        failing = sum(flying[name] for name, place in self.places.items() if place.troubled)
+        self.clock_is_noticed(min(limit, POLICY.batch))
+        if undone:  # its transaction is rolled back, because of somebody else in it, and run again
+            self.undo(self.queue.claim, POLICY, self.now_ms, Random(1), limit, alone=alone)
+            reached["claimed anew after an undone claim"] += 1
         claim = self.run(self.queue.claim, POLICY, self.now_ms, self.rng, limit, alone=alone)
         assert len(claim.messages) + len(claim.died) <= limit
         for message in claim.messages:
@@ -283,7 +324,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert place.turn_ms is not None and place.turn_ms <= self.now_ms, "not before its turn"
                 assert place.paused_ms <= self.now_ms, "an open circuit is never claimed before its end"
                 assert flying[name] + got <= POLICY.per_destination
-                assert not place.failures or flying[name] + got == 1, "who fails gets one at a time"
+                assert not place.troubled or flying[name] + got == 1, "who fails or is slow gets one at a time"
                 reached["probed"] += place.opened_ms > 0
                 place.served_ms = self.now_ms
                 if place.per_minute and not place.opened_ms:
@@ -297,7 +338,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 place.served_ms = self.now_ms
                 self.touch(name)
                 assert row.next_due_at_ms == place.turn_ms
-        places_of_failing = sum(got for name, got in taken.items() if name and self.places[name].failures)
+        places_of_failing = sum(got for name, got in taken.items() if name and self.places[name].troubled)
         assert not places_of_failing or failing + places_of_failing <= HALF, "those that fail share half"
         for name, got in taken.items():
             assert not name or got + flying[name] <= 1 or total < HALF, "nobody gets a second place of the scarce half"
@@ -314,11 +355,15 @@ class OutboxMachine(RuleBasedStateMachine):
             here = flying[name] + taken[name]
             if place.held or place.paused_ms > self.now_ms:
                 reached["passed over because paused"] += place.paused_ms > self.now_ms
+                assert place.held or place.paused_ms <= self.now_ms + PAUSE_MS_MAX, "whatever the clock did"
                 continue
-            full = here >= POLICY.per_destination or (here and (place.failures or total >= HALF))
+            if place.served_ms > self.now_ms:
+                assert place.served_ms <= self.now_ms + CLOCK_BACK_MS, "whatever the clock did"
+                continue
+            full = here >= POLICY.per_destination or (here and (place.troubled or total >= HALF))
             crowded = (
-                bool(place.failures)
-                and failing + sum(got for other, got in taken.items() if other and self.places[other].failures) >= HALF
+                place.troubled
+                and failing + sum(got for other, got in taken.items() if other and self.places[other].troubled) >= HALF
             )
             reached["passed over because full"] += bool(full)
             assert full or crowded, f"{name} has something due and room, and got nothing"
@@ -354,12 +399,14 @@ class OutboxMachine(RuleBasedStateMachine):
         outcomes: list[tuple[Message, Outcome]] = []
         ran: list[str] = []
         for message in chosen:
-            kind = data.draw(st.sampled_from(["done", "retry", "soon", "retry", "later", "drop"]))
+            kind = data.draw(st.sampled_from(["done", "slow", "retry", "soon", "retry", "slow", "later", "drop"]))
             then = lambda _, id_=message.id: ran.append(id_)  # noqa: E731
             outcome: Outcome
             match kind:
                 case "done":
                     outcome = Done(Trial(200), then)
+                case "slow":
+                    outcome = Done(Trial(200, duration_ms=SLOW_MS), then)
                 case "retry":
                     outcome = Retry("no", then=then)
                 case "soon":
@@ -436,7 +483,8 @@ class OutboxMachine(RuleBasedStateMachine):
                     model.due_at_ms = self.now_ms + max(DELAYS_MS[retries], after_ms)
         model.kept.append(message.tries)
         if model.destination:
-            self.place(model.destination).ended(not isinstance(outcome, Done), after_ms, self.now_ms)
+            slow = outcome.trial is not None and outcome.trial.duration_ms >= SLOW_MS
+            self.place(model.destination).ended(not isinstance(outcome, Done), slow, after_ms, self.now_ms)
 
     @precondition(lambda self: self.held_by_workers)
     @rule(data=st.data(), crash=st.booleans())
@@ -473,7 +521,7 @@ class OutboxMachine(RuleBasedStateMachine):
         slept: list[Message] = []
         for step in steps:
             if step == "hurry":
-                self.hurry_or_give_up(NAMED[len(steps) % 2], hurry=True)
+                self.hurry_or_give_up(NAMED[len(steps) % 2], hurry=True, some=len(steps) > 4)
                 continue
             if step == "resume":
                 self.send_again(NAMED[len(steps) % 2], 1, resume=True)
@@ -512,10 +560,15 @@ class OutboxMachine(RuleBasedStateMachine):
         for model in flying:
             model.due_at_ms = self.now_ms
         self.touch(*leased)
+        self.set_back()
 
-    @rule(wait_ms=st.sampled_from([1, 1_000, 5_000, LEASE_MS - 1, LEASE_MS, LEASE_MS + 1, 30_000, 60_000, 700_000]))
+    @rule(wait_ms=st.sampled_from(WAITS_MS))
     def wait(self, wait_ms: int) -> None:
+        """Time goes by; or somebody sets the clock back, and what is due by it waits for nothing of the old time."""
         self.now_ms += wait_ms
+        if wait_ms < 0:
+            self.claim(3, alone=False)
+            self.claim(3, alone=False)
 
     # --- what people do to destinations --------------------------------------------------------------
 
@@ -526,21 +579,24 @@ class OutboxMachine(RuleBasedStateMachine):
         pending = [m for m in self.model.values() if m.destination == name and m.state == "pending"]
         if place.held:
             reached["released in flight"] += any(m.flies(self.now_ms) for m in pending)
-            assert self.run(queue.release, "jobs", name) == len(pending)
+            self.run(queue.release, "jobs", name)
+            place.served_ms = 0
             place.held, place.failures, place.since_ms, place.opened_ms, place.paused_ms = False, 0, None, 0, 0
-            place.story = []
+            place.story, place.troubled = [], False
         else:
-            assert self.run(queue.hold, "jobs", name) == len(pending)
+            self.run(queue.hold, "jobs", name)
             place.held = True
         self.touch(name)
 
     @precondition(lambda self: any(m.state == "pending" and m.destination for m in self.model.values()))
-    @rule(name=st.sampled_from(NAMED), hurry=st.booleans())
-    def hurry_or_give_up(self, name: str, hurry: bool) -> None:
-        """What waits for its retry goes at once; or all that is not in flight is given up."""
+    @rule(name=st.sampled_from(NAMED), hurry=st.booleans(), some=st.booleans())
+    def hurry_or_give_up(self, name: str, hurry: bool, some: bool = False) -> None:
+        """What waits for its retry goes at once, or some of it by its id; or all that is not in flight is given up."""
         queue = self.queue.destinations
         here = [m for m in self.model.values() if m.destination == name and m.state == "pending"]
-        if hurry:
+        if hurry and some:
+            self.hasten(name)
+        elif hurry:
             waits = [m for m in here if m.tries and m.due_at_ms > self.now_ms and m.claim == m.settled]
             assert self.run(queue.hurry, "jobs", name, self.now_ms, 50) == len(waits)
             reached["hurried"] += bool(waits)
@@ -555,6 +611,18 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             return
         self.touch(name)
+
+    def hasten(self, name: str) -> None:
+        """Every second one, whatever it is at: what flies, rests or is due sooner stays as it is."""
+        at_ms = self.now_ms + 500
+        some = {id_: m for number, (id_, m) in enumerate(self.model.items()) if m.destination == name and number % 2}
+        waits = [m for m in some.values() if m.state == "pending" and m.tries and m.claim == m.settled]
+        sooner = [m for m in waits if m.due_at_ms > at_ms]
+        due = [(id_, "jobs", name, at_ms) for id_ in some]
+        assert self.run(self.queue.hasten, due) == len(sooner)
+        reached["hastened"] += len(sooner)
+        for model in sooner:
+            model.due_at_ms = at_ms
 
     @rule(name=st.sampled_from(NAMED), per_minute=st.sampled_from([None, None, 1, 60, 120]))
     def limit(self, name: str, per_minute: int | None) -> None:
@@ -603,7 +671,8 @@ class OutboxMachine(RuleBasedStateMachine):
             if row.state == "pending":
                 assert row.due_at_ms == model.due_at_ms
                 longest_ms = max(LEASE_MS, *DELAYS_MS, 1_000_000)
-                assert row.due_at_ms <= self.now_ms + longest_ms, "whatever happens, it is claimable in the end"
+                self.latest_ms = max(self.latest_ms, self.now_ms)
+                assert row.due_at_ms <= self.latest_ms + longest_ms, "whatever happens, it is claimable in the end"
 
     @invariant()
     def every_destination_has_its_turn(self) -> None:

@@ -2,7 +2,8 @@
 Pruning between everything else: promises, claims, settles, retries, deaths, replays, crashes, in every order.
 
 The model knows what is owed. After every step each message of an event that is owed anything is there with its event
-and its tries; and each piece of a prune takes all that is free of what it looks at.
+and its tries; each piece of a prune takes all that is free of what it looks at, what was recovered too; and no number
+is given twice.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import Column, Integer, MetaData, Table, Text, delete, insert, select
+from sqlalchemy import insert, select
 
+import service.callbacks.tables
+import service.payments.tables  # noqa: F401 - the tables have to meet in the one MetaData
 from outbox import pruning
 from outbox.message import Done, Drop, Message, Promise, Retry, Trial
 from outbox.policy import Policy
 from outbox.queue import Queue
-from outbox.tables import define
+from service import retention
+from service.merchants.events import delivery_id
+from service.merchants.missed import siblings
+from service.merchants.tables import events, merchants
+from service.schema import metadata, outbox_tables
 from tests.support.database import open_engine
 
-METADATA = MetaData()
-TABLES = define(METADATA)
-EVENTS = Table(
-    "subjects", METADATA, Column("position", Integer, primary_key=True), Column("id", Text), Column("at_ms", Integer)
-)
+TABLES = outbox_tables
+EVENTS_A_PIECE, ROWS_A_PIECE = 2, 3
 LEASE_MS = 10_000
 POLICY = Policy("webhook", (1_000,), LEASE_MS, limit_ms=5_000, batch=3, per_destination=3, jitter=0)
 PLACES = ("near", "far")
@@ -45,9 +50,19 @@ class Model:
     ended_ms: dict[str, int] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
 
+    def paid_again(self, id_: str) -> bool:
+        """Whether the same event came to the same place under a later number."""
+        stem, _, number = id_.rpartition(":")
+        return any(
+            state == "done" and other.rpartition(":")[0] == stem and int(other.rpartition(":")[2]) > int(number)
+            for other, state in self.states.items()
+        )
+
     @property
     def owed(self) -> bool:
-        return any(state != "done" for state in self.states.values())
+        return any(
+            state == "pending" or (state == "dead" and not self.paid_again(id_)) for id_, state in self.states.items()
+        )
 
     def free(self, before_ms: int) -> bool:
         """Whether a prune may take it."""
@@ -58,13 +73,16 @@ class PruneMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.engine = open_engine(":memory:")
-        METADATA.create_all(self.engine)
+        metadata.create_all(self.engine)
+        with self.engine.begin() as tx:
+            tx.execute(insert(merchants).values(id="mer_1", name="Awa", status="active", created_at_ms=1))
         self.queue, self.rng = Queue(TABLES), Random(0)
         self.now_ms = 1_000_000
         self.model: dict[str, Model] = {}
         self.number = 0
         self.working: list[Message] = []  # also those whose lease is over: their workers come back late
         self.after = ""
+        self.given: set[str] = set()
 
     def teardown(self) -> None:
         self.engine.dispose()
@@ -79,13 +97,16 @@ class PruneMachine(RuleBasedStateMachine):
         self.number += 1
         id_ = f"evt_{self.number:03}"
         with self.engine.begin() as tx:
-            tx.execute(insert(EVENTS).values(position=self.number, id=id_, at_ms=self.now_ms))
+            row = {"position": self.number, "id": id_, "merchant_id": "mer_1", "type": "payment.failed", "sequence": 1}
+            tx.execute(insert(events).values(**row, body=b"{}", created_at_ms=self.now_ms))
         self.model[id_] = Model(self.now_ms)
         for place in PLACES[:places]:
             self.promise(id_, place, 0)
 
     def promise(self, event: str, place: str, number: int) -> None:
-        id_ = f"webhook:{event}:{place}:{number}"
+        id_ = delivery_id(event, place, number)
+        assert id_ not in self.given, "a number is given once"
+        self.given.add(id_)
         with self.engine.begin() as tx:
             assert self.queue.enqueue(tx, [Promise(id_, "webhook", place, event)], self.now_ms) == 1
         self.model[event].states[id_] = "pending"
@@ -101,9 +122,13 @@ class PruneMachine(RuleBasedStateMachine):
         ]
         if resting:
             event, place = resting[which % len(resting)]
-            numbers = [int(id_.rpartition(":")[2]) for id_ in self.model[event].states if f":{place}:" in id_]
-            self.promise(event, place, max(numbers) + 1)
-            reached["sent again"] += 1
+            self.send(event, place)
+
+    def send(self, event: str, place: str) -> None:
+        with self.engine.begin() as tx:
+            number = siblings(tx, [(event, place)])[event, place].last + 1
+        self.promise(event, place, number)
+        reached["sent again"] += 1
 
     @rule()
     def claim(self) -> None:
@@ -143,6 +168,32 @@ class PruneMachine(RuleBasedStateMachine):
         while len(self.working) > late:
             self.settle(len(self.working) - 1, "done")
 
+    @rule()
+    def fail_and_come_through(self) -> None:
+        """What is claimed now dies, is sent again and arrives."""
+        late = len(self.working)
+        self.claim()
+        failed = self.working[late:]
+        while len(self.working) > late:
+            self.settle(len(self.working) - 1, "drop")
+        for message in failed:
+            mine = self.model[message.subject].states
+            if not any(state == "pending" for id_, state in mine.items() if f":{message.destination}:" in id_):
+                self.send(message.subject, message.destination)
+        self.deliver()
+
+    @rule()
+    def a_night(self) -> None:
+        """Much later, a whole run; each piece crashes first."""
+        self.now_ms += KEEP_MS + 1
+        self.after = ""
+        for _ in range(100):
+            self.prune(True)
+            self.prune(False)
+            if not self.after:
+                return
+        raise AssertionError("it does not end")
+
     def end(self, message: Message, state: str) -> None:
         self.model[message.subject].states[message.id] = state
         self.model[message.subject].ended_ms[message.id] = self.now_ms
@@ -171,51 +222,74 @@ class PruneMachine(RuleBasedStateMachine):
 
     @rule(crash=st.booleans())
     def prune(self, crash: bool) -> None:
-        """One piece, as `service/retention.py` does it; a crash undoes it whole."""
-        before_ms = self.now_ms - KEEP_MS
+        """One piece, and a crash undoes it whole."""
+        before_ms, at = self.now_ms - KEEP_MS, int(self.after or 0)
+        page = sorted(int(id_[4:]) for id_ in self.model if int(id_[4:]) > at)[:EVENTS_A_PIECE]
         tx = self.engine.connect()
         tx.begin()
-        at = int(self.after or 0)
-        rows = tx.execute(select(EVENTS).where(EVENTS.c.position > at).order_by(EVENTS.c.position).limit(2)).all()
-        old = [row.id for row in rows if row.at_ms < before_ms]
-        owed = pruning.unsettled(tx, TABLES, old, since_ms=before_ms)
-        forgotten = pruning.forget_subjects(tx, TABLES, [id_ for id_ in old if id_ not in owed])
-        tx.execute(delete(EVENTS).where(EVENTS.c.id.in_(forgotten.subjects)))
+        walked = retention.forget_events(tx, self.after, before_ms, False, self.now_ms)
         if crash:
             tx.rollback()
-            reached["pruned and crashed"] += bool(forgotten.subjects)
-        else:
-            tx.commit()
-            for id_ in old:
-                assert (id_ in forgotten.subjects) == self.model[id_].free(before_ms), "all that is free, nothing else"
-                reached["kept for one that failed"] += "dead" in self.model[id_].states.values()
-            for id_ in forgotten.subjects:
+            tx.close()
+            reached["pruned and crashed"] += walked.gone.get("events", 0)
+            return
+        tx.commit()
+        tx.close()
+        self.after = walked.after or ""
+        left, there = self.found()
+        for position in page:
+            id_ = f"evt_{position:03}"
+            model = self.model[id_]
+            free = model.free(before_ms)
+            gone = set(model.states) - left
+            reached["pruned though it failed"] += "dead" in {model.states[id_] for id_ in gone}
+            if walked.after is None or position <= int(walked.after):
+                assert (id_ not in there) == free, "all that is free, nothing else"
+                reached["kept for one that failed"] += "dead" in model.states.values() and not free
+            if id_ not in there:
+                assert gone == set(model.states)
                 del self.model[id_]
                 reached["pruned"] += 1
-            self.after = str(rows[-1].position) if rows else ""
-        tx.close()
+            elif gone:
+                assert free, "what goes in several pieces is free as well"
+                self.drop(gone)
+                assert not model.owed, "and what is left of it says so"
+                reached["pruned in several pieces"] += 1
 
     @rule()
     def prune_by_id(self) -> None:
-        """The other walk, over the ids: whatever is not done stays."""
+        """The other walk, over the ids, in all its pieces: whatever is not done stays."""
         before_ms = self.now_ms - KEEP_MS
-        with self.engine.begin() as tx:
-            pruning.prune_ended(tx, TABLES, "webhook:", "webhook;", before_ms)
+        after: str | None = "webhook:"
+        while after is not None:
+            with self.engine.begin() as tx:
+                after = pruning.prune_ended(tx, TABLES, after, "webhook;", before_ms).after
         for model in self.model.values():
-            for id_ in [id_ for id_, state in model.states.items() if state == "done"]:
-                if model.ended_ms[id_] < before_ms:
-                    del model.states[id_], model.ended_ms[id_]
-                    model.tries.pop(id_, None)
-                    reached["pruned by id"] += 1
+            gone = {i for i, state in model.states.items() if state == "done" and model.ended_ms[i] < before_ms}
+            self.drop(gone)
+            self.given -= gone  # no walk of ours takes deliveries by their ids, so here a number may come back
+            reached["pruned by id"] += len(gone)
+
+    def drop(self, ids: set[str]) -> None:
+        for id_ in ids:
+            model = self.model[id_.split(":")[1]]
+            del model.states[id_], model.ended_ms[id_]
+            model.tries.pop(id_, None)
+
+    def found(self) -> tuple[set[str], set[str]]:
+        """The messages and the events that are there."""
+        with self.engine.begin() as tx:
+            m = TABLES.messages.c
+            return set(tx.execute(select(m.id)).scalars()), set(tx.execute(select(events.c.id)).scalars())
 
     @invariant()
     def nothing_owed_is_gone(self) -> None:
         with self.engine.begin() as tx:
-            events = set(tx.execute(select(EVENTS.c.id)).scalars())
+            there = set(tx.execute(select(events.c.id)).scalars())
             m = TABLES.messages.c
             states: dict[str, str] = {row[0]: row[1] for row in tx.execute(select(m.id, m.state))}
             tried = Counter(tx.execute(select(TABLES.tries.c.message_id)).scalars())
-        assert events == set(self.model)
+        assert there == set(self.model)
         assert states == {id_: state for model in self.model.values() for id_, state in model.states.items()}
         wanted: Counter[str] = sum((model.tries for model in self.model.values()), Counter())
         assert +tried == +wanted
@@ -226,9 +300,12 @@ def test_a_prune_at_any_moment_takes_nothing_that_is_owed() -> None:
     """The machine, and that it went where it must go to prove anything."""
     reached.clear()
     examples = max(100, settings().max_examples)
-    run_state_machine_as_test(PruneMachine, settings=settings(stateful_step_count=80, max_examples=examples))
+    few = patch.object(pruning, "ROWS_A_PIECE", ROWS_A_PIECE), patch.object(retention, "ROWS_A_PIECE", EVENTS_A_PIECE)
+    with few[0], few[1]:
+        run_state_machine_as_test(PruneMachine, settings=settings(stateful_step_count=60, max_examples=examples))
     for what in (
         *("pruned", "pruned and crashed", "pruned by id", "kept for one that failed"),
+        *("pruned though it failed", "pruned in several pieces"),
         *("sent again", "revived", "settled late", "settled after it was pruned", "died of its claims"),
     ):
         assert reached[what], f"never {what}: {dict(reached)}"

@@ -25,6 +25,9 @@ from service.merchants.merchants import NewMerchant
 from service.schema import outbox_tables
 
 STRIPE_SECRET = "whsec_of_the_tests"
+PATIENCE_S = 60.0
+"""How long tests wait for what should come at once: all is well long before, and a slow machine is not a fault."""
+
 SECRETS = {
     "CAISSE_STRIPE_WEBHOOK_SECRETS": STRIPE_SECRET,
     "CAISSE_PAYSTACK_SECRET_KEYS": "sk_test_of_the_tests",
@@ -67,13 +70,13 @@ class Shop:
         """The types of the events, in the order they came."""
         return [event["type"] for event in self.events]
 
-    async def wait_for(self, count: int, seconds: float = 10.0) -> None:
+    async def wait_for(self, count: int, seconds: float = PATIENCE_S) -> None:
         """Until so many webhooks have come; fails the test when they do not."""
         await eventually(lambda: len(self.got) >= count, seconds, lambda: f"{len(self.got)} of {count}: {self.types}")
 
 
 async def eventually(
-    is_so: Callable[[], object], seconds: float = 10.0, shown: Callable[[], str] = lambda: "it did not happen"
+    is_so: Callable[[], object], seconds: float = PATIENCE_S, shown: Callable[[], str] = lambda: "it did not happen"
 ) -> None:
     """Wait for a condition, at most so long."""
     until = time.monotonic() + seconds
@@ -153,7 +156,7 @@ class Till:
         query = select(func.count()).select_from(table).where(*where)
         return await self.app.db.read(lambda tx: int(tx.execute(query).scalar_one()))
 
-    async def settled(self, seconds: float = 10.0) -> None:
+    async def settled(self, seconds: float = PATIENCE_S) -> None:
         """Until nothing is due in the outbox (what is held or pauses is not) nor worked on, seen in one snapshot."""
         until = time.monotonic() + seconds
         messages = outbox_tables.messages

@@ -164,21 +164,20 @@ def test_disabling_holds_and_enabling_releases(tx: Connection, merchant: str, cl
     made = add(tx, merchant, clock)
     calls: list[str] = []
 
-    def hold(_: Connection, endpoint_id: str) -> int:
+    def hold(_: Connection, endpoint_id: str) -> None:
         calls.append(f"hold {endpoint_id}")
-        return 3
 
-    def release(_: Connection, endpoint_id: str) -> int:
+    def release(_: Connection, endpoint_id: str) -> None:
         calls.append(f"release {endpoint_id}")
-        return 3
 
-    assert endpoints.disable(tx, made.id, "too slow", by(clock), hold) == 3
+    assert endpoints.disable(tx, made.id, "too slow", by(clock), hold)
     row = endpoints.one(tx, made.id)
     assert (row["status"], row["disabled_reason"]) == ("disabled", "too slow")
-    assert endpoints.enable(tx, made.id, by(clock), release) == 3
+    assert not endpoints.disable(tx, made.id, "again", by(clock), hold)
+    endpoints.enable(tx, made.id, by(clock), release)
     row = endpoints.one(tx, made.id)
     assert (row["status"], row["disabled_reason"], row["warnings"]) == ("enabled", None, 0)
-    assert calls == [f"hold {made.id}", f"release {made.id}"]
+    assert calls == [f"hold {made.id}", f"hold {made.id}", f"release {made.id}"]
 
 
 def test_who_is_not_there_is_named_with_how_to_list_them(tx: Connection, merchant: str, clock: Clock) -> None:

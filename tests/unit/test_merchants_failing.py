@@ -18,8 +18,9 @@ from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants import endpoints, merchants
 from service.merchants.audit import By
+from service.merchants.endpoints import forget_warnings
 from service.merchants.events import WEBHOOK, News, rfc3339, tell
-from service.merchants.failing import DAY_MS, disabled, failed, recovered
+from service.merchants.failing import DAY_MS, disabled, failed
 from service.merchants.tables import audit, events
 from service.payments.tables import attention
 from service.schema import metadata, outbox_tables
@@ -56,7 +57,7 @@ class Desk:
                     self.queue.settle(tx, [(message, Done())], POLICY, now_ms, Random(1))
                 else:
                     mine = message
-        outcome: Outcome = Done(then=lambda tx: recovered(tx, self.sick, now_ms))
+        outcome: Outcome = Done(then=lambda tx: forget_warnings(tx, self.sick, now_ms))
         if not works:
             outcome = Retry("http_500", then=lambda tx: told.extend(failed(tx, self.queue, self.sick, self.by())))
         assert len(self.queue.settle(tx, [(mine, outcome)], POLICY, now_ms, Random(1))) == 1
@@ -112,7 +113,10 @@ def test_nothing_is_dropped_when_it_is_disabled(desk: Desk) -> None:
     assert disabled(desk.tx, desk.queue, desk.sick, "it answered 410 Gone", desk.by()) == ["endpoint_disabled"]
     assert disabled(desk.tx, desk.queue, desk.sick, "again", desk.by()) == [], "once"
     standing = desk.queue.destinations.standing(desk.tx, WEBHOOK, desk.sick)
-    assert (standing.held, standing.owed) == ("it answered 410 Gone", 2)  # the one that failed, and this very news
+    assert (standing.held, standing.owed) == (
+        "it answered 410 Gone",
+        1,
+    )  # the one that failed; bad news of itself it is not told
     desk.clock.advance(60_000)
     assert {m.destination for m in desk.queue.claim(desk.tx, POLICY, desk.clock(), Random(1)).messages} == {desk.other}
 
@@ -166,8 +170,8 @@ def test_enabled_again_it_has_its_five_days(desk: Desk) -> None:
     desk.clock.advance(DAY_MS)
     assert desk.answer() == ["endpoint_disabled"]
 
-    def release(tx: Connection, endpoint_id: str) -> int:
-        return desk.queue.destinations.release(tx, WEBHOOK, endpoint_id)
+    def release(tx: Connection, endpoint_id: str) -> None:
+        desk.queue.destinations.release(tx, WEBHOOK, endpoint_id)
 
     endpoints.enable(desk.tx, desk.sick, desk.by(), release)
     assert desk.answer() == []

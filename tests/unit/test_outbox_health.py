@@ -33,7 +33,7 @@ def test_the_numbers_of_the_specification() -> None:
 def test_four_failures_leave_it_closed_and_the_fifth_opens_it() -> None:
     """Whether they come at once or one by one."""
     four = Health().after([FAILED] * 4, NOW_MS)
-    assert (four.failures, four.opened_ms, four.paused_until_ms, four.failing) == (4, 0, 0, True)
+    assert (four.failures, four.opened_ms, four.paused_until_ms, four.troubled) == (4, 0, 0, 1)
     five = four.after([FAILED], NOW_MS + 1_000)
     assert (five.failures, five.opened_ms, five.paused_until_ms) == (5, OPEN_MS, NOW_MS + 1_000 + OPEN_MS)
     assert opened()[:4] == (5, NOW_MS, OPEN_MS, NOW_MS + OPEN_MS)
@@ -163,7 +163,7 @@ def test_whatever_comes_it_stays_within_its_bounds(story: list[tuple[int, list[E
             one_by_one = one_by_one.after([answer], now_ms)
         assert one_by_one == health
         assert (health.failures == 0) == (health.failing_since_ms is None)
-        assert health.opened_ms == 0 or (health.failing and OPEN_MS <= health.opened_ms <= OPEN_MS_MAX)
+        assert health.opened_ms == 0 or (health.troubled and OPEN_MS <= health.opened_ms <= OPEN_MS_MAX)
         assert health.paused_until_ms <= max(before.paused_until_ms, now_ms + max(PAUSE_MS_MAX, OPEN_MS_MAX))
         if not ended[-1].failed:
             assert (health.failures, health.opened_ms) == (0, 0)

@@ -63,7 +63,13 @@ class House:
         names = [f"fail-{number:04}" for number in range(count)]
         message = {"topic": "webhook", "subject": "s", "payload": "", "due_at_ms": now_ms - 9_000, "created_at_ms": 1}
         tried = {"tries": 1, "claim": 1, "settled_claim": 1}
-        broken = {"failures": 5, "failing_since_ms": 1, "opened_ms": 30_000, "paused_until_ms": now_ms - 9_000}
+        broken = {
+            "troubled": 1,
+            "failures": 5,
+            "failing_since_ms": 1,
+            "opened_ms": 30_000,
+            "paused_until_ms": now_ms - 9_000,
+        }
         with self.db.engine.begin() as tx:
             tx.execute(insert(TABLES.messages), [{"id": f"{n}:0", "destination": n, **message, **tried} for n in names])
             tx.execute(

@@ -345,21 +345,23 @@ def test_a_held_destination_waits_until_it_is_released(desk: Desk) -> None:
     """Whenever it was promised; others go on, and released it goes out in the order of due times."""
     places = desk.queue.destinations
     desk.promise("a", "b")
-    assert desk(places.hold, "mail", "shop", "off") == 2
+    desk(places.hold, "mail", "shop", "off")
+    assert desk(places.standing, "mail", "shop").owed == 2
     desk.promise("c")
     desk.promise("other", to="other")
     assert [m.id for m in desk.claim()] == ["other"]
     assert (desk.turn(), desk(places.standing, "mail", "shop").held) == (None, "off")
-    assert desk(places.hold, "mail", "shop", "again") == 3, "doing it twice changes nothing"
-    assert desk(places.standing, "mail", "shop").held == "off"
-    assert desk(places.release, "mail", "shop") == 3
+    desk(places.hold, "mail", "shop", "again")
+    standing = desk(places.standing, "mail", "shop")
+    assert (standing.held, standing.owed) == ("off", 3), "doing it twice changes nothing"
+    desk(places.release, "mail", "shop")
     assert [m.id for m in desk.claim()] == ["a", "b", "c"]
-    assert desk(places.release, "mail", "nobody") == 0
+    desk(places.release, "mail", "nobody")
 
 
 def test_held_before_anything_was_promised(desk: Desk) -> None:
     """A destination may be held that the table has never seen."""
-    assert desk(desk.queue.destinations.hold, "mail", "shop") == 0
+    desk(desk.queue.destinations.hold, "mail", "shop")
     desk.promise("a")
     assert desk.claim() == []
 
@@ -481,8 +483,10 @@ def test_retry_after_pauses_the_whole_destination(desk: Desk) -> None:
     desk.promise("c")
     assert desk.taken(policy=policy).messages == []
     desk(desk.queue.destinations.resume, "mail", ["shop", "nobody"])
-    assert [m.id for m in desk.taken(policy=policy).messages] == ["b"]
+    assert desk.taken(policy=policy).messages == [], "what it asked for holds, whoever is in a hurry"
     assert desk.row(message.id).due_at_ms == desk.clock() + 3_600_000
+    desk.clock.advance(15 * 60_000)
+    assert [m.id for m in desk.taken(policy=policy).messages] == ["b"]
 
 
 def test_after_a_start_nothing_is_in_flight(desk: Desk) -> None:
@@ -595,8 +599,8 @@ def test_every_statement_uses_its_index(desk: Desk) -> None:
     desk(places.give_up, "mail", "shop", desk.clock(), 5, "off")
     used: set[str] = set()
     for statement, parameters in list(asked.items()):
-        if not statement.lstrip().startswith(("SELECT", "UPDATE")):
-            continue
+        if not statement.lstrip().startswith(("SELECT", "UPDATE")) or "RETURNING topic" in statement:
+            continue  # the last: after the clock was set back the small table is read once
         values = parameters[0] if isinstance(parameters, list) else parameters
         plan = desk(explain, statement, values)
         used |= set(re.findall(r"USING (?:COVERING )?INDEX (outbox_\w+)", " ".join(plan)))
@@ -604,7 +608,7 @@ def test_every_statement_uses_its_index(desk: Desk) -> None:
             line for line in plan if re.match(r"SCAN (outbox_\w+|m|x|d)(?! USING.* INDEX outbox_(flying|due)$)\b", line)
         ]
         assert not scans and "TEMP B-TREE" not in " ".join(plan), (statement, plan)
-    assert used == {f"outbox_{index}" for index in ("due", "first", "again", "flying", "well", "failing")}
+    assert used == {f"outbox_{index}" for index in ("due", "first", "again", "flying", "well", "troubled")}
 
 
 def test_policies_that_cannot_work_are_refused() -> None:
@@ -635,3 +639,29 @@ def test_presets() -> None:
     assert standard[:5] == short
     assert len(standard) == 14
     assert 2.5 < sum(standard) / 86_400_000 < 3.5
+
+
+def test_a_clock_that_was_set_back_makes_nobody_wait_for_the_old_time(desk: Desk) -> None:
+    """What was served "later" than now is looked at with the new time, by the next claim."""
+    desk.promise("a", "b")
+    assert [m.id for m in desk.claim(1)] == ["a"]
+    served_at_ms = desk.clock()
+    desk.clock.advance(3_600_000)
+    assert desk.taken(1).messages
+    desk.clock.advance(-3_600_000 + 10_000)
+    desk.promise("c")
+    assert [m.id for m in desk.taken().messages] == ["b", "c"]
+    assert desk.clock() == served_at_ms + 10_000
+
+
+def test_who_was_slow_gets_one_place_until_it_is_quick_again(desk: Desk) -> None:
+    """A success after nine seconds is a success; many like it would keep all places."""
+    policy = replace(POLICY, breaker=True, per_destination=2)
+    desk.promise(*"abcdefgh")
+    slow, *_ = taken = desk.taken(policy=policy).messages
+    done = [(message, Done(Trial(200, duration_ms=9_000 if message is slow else 5))) for message in reversed(taken)]
+    desk(desk.queue.settle, done, policy, desk.clock(), Random(1))
+    assert len(taken) > 1
+    (alone,) = desk.taken(policy=policy).messages
+    desk(desk.queue.settle, [(alone, Done(Trial(200, duration_ms=5)))], policy, desk.clock(), Random(1))
+    assert len(desk.taken(policy=policy).messages) > 1

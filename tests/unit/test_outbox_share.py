@@ -47,7 +47,7 @@ def test_one_destination_gets_its_cap_and_no_more() -> None:
     assert chosen([place("a")], due).taken == {"a": 4}
     assert chosen([place("a")], due, {"a": 3}).taken == {"a": 1}
     full = chosen([place("a")], due, {"a": 4})
-    assert (full.ids, full.waiting) == ([], True)
+    assert (full.rows, full.waiting) == ([], True)
     assert not chosen([place("a")], {"a": owed("a", 2)}).waiting
 
 
@@ -62,7 +62,7 @@ def test_they_are_served_in_turn_one_each() -> None:
     places = [place(name) for name in "cab"]
     due = {name: owed(name, 4) for name in "abc"}
     choice = chosen(places, due, room=5)
-    assert [id_[0] for id_ in choice.ids] == ["c", "a", "b", "c", "a"]
+    assert [id_[0] for id_ in choice.rows] == ["c", "a", "b", "c", "a"]
     assert choice.waiting
 
 
@@ -71,7 +71,7 @@ def test_forty_that_hang_at_the_same_instant_leave_room() -> None:
     places = [place(f"h{n}") for n in range(40)]
     due = {p.name: owed(p.name, 4) for p in places}
     choice = chosen(places, due)
-    assert (len(choice.ids), set(choice.taken.values())) == (40, {1})
+    assert (len(choice.rows), set(choice.taken.values())) == (40, {1})
     later = chosen([*places, place("well")], due | {"well": owed("well", 4)}, dict(choice.taken), room=24)
     assert later.taken == {"well": 1}
 
@@ -98,19 +98,19 @@ def test_those_that_fail_share_half_of_all_places() -> None:
     well = [place(f"w{n}") for n in range(50)]
     due = {p.name: owed(p.name, 1) for p in failing + well}
     choice = chosen(failing + well, due, room=50)
-    assert Counter(id_[0] for id_ in choice.ids) == {"f": 32, "w": 18}
+    assert Counter(id_[0] for id_ in choice.rows) == {"f": 32, "w": 18}
     assert choice.waiting
     full = chosen(failing[32:], due, {p.name: 1 for p in failing[:32]}, room=32)
-    assert full.ids, "the share counts what is in flight, and `chosen` counts only its own places"
+    assert full.rows, "the share counts what is in flight, and `chosen` counts only its own places"
     crowd = choose(failing[32:] + well, due, {p.name: 1 for p in failing[:32]}, 32, policy(), 32, Random(1))
-    assert Counter(id_[0] for id_ in crowd.ids) == {"w": 32}
+    assert Counter(id_[0] for id_ in crowd.rows) == {"w": 32}
 
 
 def test_first_tries_and_retries_share_three_to_one() -> None:
     """Neither starves, whichever was due longer: of 4,000 choices about 1,000 are retries."""
     got: Counter[str] = Counter()
     for seed in range(4000):
-        (id_,) = chosen([place("a")], {"a": owed("a", 4, 4)}, room=1, seed=seed).ids
+        (id_,) = chosen([place("a")], {"a": owed("a", 4, 4)}, room=1, seed=seed).rows
         got[id_] += 1
     assert set(got) == {"a-first-0", "a-again-0"}
     assert 850 < got["a-again-0"] < 1150
@@ -118,7 +118,7 @@ def test_first_tries_and_retries_share_three_to_one() -> None:
 
 def test_within_its_kind_the_longest_due_goes_first() -> None:
     """And when one kind is used up the other follows."""
-    ids = chosen([place("a")], {"a": owed("a", 3, 2)}, policy=policy(per_destination=9)).ids
+    ids = chosen([place("a")], {"a": owed("a", 3, 2)}, policy=policy(per_destination=9)).rows
     assert [id_ for id_ in ids if "first" in id_] == [f"a-first-{n}" for n in range(3)]
     assert [id_ for id_ in ids if "again" in id_] == [f"a-again-{n}" for n in range(2)]
 
@@ -127,7 +127,7 @@ def test_a_probe_is_whatever_has_waited_longest() -> None:
     """Not luck: with an open circuit a message must not be probed with again and again while an older one waits."""
     due = {"a": [Owed("new", 9, False), Owed("old", 1, True), Owed("middle", 5, False)]}
     for seed in range(20):
-        assert chosen([place("a", failing=True, opened_ms=30_000)], due, seed=seed).ids == ["old"]
+        assert chosen([place("a", failing=True, opened_ms=30_000)], due, seed=seed).rows == ["old"]
 
 
 @pytest.mark.parametrize(("per_minute", "taken"), [(1, 1), (59, 1), (60, 1), (119, 1), (120, 2), (180, 3), (6000, 4)])
@@ -177,13 +177,13 @@ def test_no_rule_is_broken_whatever_the_situation(at: dict[str, Any]) -> None:
     rules: Policy = at["policy"]
     half = max(1, rules.in_flight // 2)
     places = {p.name: p for p in at["places"]}
-    of = {one.id: name for name, here in at["owed"].items() for one in here}
+    of = {one.row: name for name, here in at["owed"].items() for one in here}
     choice = choose(**at)
 
-    assert len(choice.ids) == len(set(choice.ids)) <= at["room"]
-    assert Counter(of[id_] for id_ in choice.ids) == choice.taken
+    assert len(choice.rows) == len(set(choice.rows)) <= at["room"]
+    assert Counter(of[row] for row in choice.rows) == choice.taken
     total, failing, got = sum(at["flying"].values()), at["failing_flying"], Counter(at["flying"])
-    for id_ in choice.ids:  # each by itself, in the order in which they were given away
+    for id_ in choice.rows:  # each by itself, in the order in which they were given away
         name = of[id_]
         assert got[name] < rules.per_destination
         assert got[name] == 0 or total < half, "nobody gets a second place when half is taken"
@@ -200,9 +200,9 @@ def test_no_rule_is_broken_whatever_the_situation(at: dict[str, Any]) -> None:
     # Who is well, has something due and nothing in flight gets a place, if there is any.
     for name in at["owed"]:
         if not places[name].failing and name not in at["flying"]:
-            assert name in choice.taken or len(choice.ids) == at["room"]
+            assert name in choice.taken or len(choice.rows) == at["room"]
     # In one round everybody gets one before anybody gets two.
-    if len(choice.ids) == at["room"] and max(choice.taken.values()) > 1:
+    if len(choice.rows) == at["room"] and max(choice.taken.values()) > 1:
         for name in at["owed"]:
             assert places[name].failing or name in at["flying"] or name in choice.taken
     # What is left behind, or may be, is not forgotten.

@@ -180,3 +180,10 @@ def test_the_digest_is_the_same_for_the_same_person_here_and_nowhere_else() -> N
     one, two = Person.read(["+229 97 00 00 01"], [], []), Person.read(["0022997000001"], [], [])
     assert one.digest("i1") == two.digest("i1") != two.digest("i2")
     assert "97" not in repr(one)
+
+
+def test_the_words_of_a_name_stand_near_each_other() -> None:
+    """Ordinary words, far apart in a body, are nobody's name; two fields of one object are."""
+    person = Person.read((), (), ("Awa Kon\u00e9",))
+    assert person.named_in(b'{"first_name": "Awa", "middle": null, "last_name": "Kon\\u00e9"}')
+    assert not person.named_in(b'{"shop": "Chez Awa", "note": "' + b"x" * 200 + '", "customer": "Kon\u00e9"}'.encode())

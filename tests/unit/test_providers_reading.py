@@ -117,13 +117,13 @@ def test_depth_is_bounded_before_anything_recurses(depth: int, readable: bool) -
 )  # fmt: skip
 def test_the_worst_body_of_the_allowed_size_is_read_in_time(body: bytes) -> None:
     """One callback may not hold the process: far below a second for 256 kB of anything."""
-    began = time.perf_counter()
+    began = time.process_time()
     for provider in PROVIDERS.values():
         incoming = Incoming("POST", (), b"", body)
         provider.identify(incoming)
         provider.translate(incoming, NOW_MS)
         provider.redact(body)
-    assert time.perf_counter() - began < 6
+    assert time.process_time() - began < 6
 
 
 def test_pairs_of_surrogates_are_characters() -> None:

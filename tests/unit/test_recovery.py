@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, create_engine, insert, select, update
+from sqlalchemy import event as sqlalchemy_event
 
 import service.callbacks.tables
 import service.payments.tables  # noqa: F401 - the tables have to meet in the one MetaData
@@ -20,7 +21,7 @@ from service.ids import Ids
 from service.merchants import missed, recovery
 from service.merchants.audit import By
 from service.merchants.events import WEBHOOK, delivery_id
-from service.merchants.missed import Wanted, look
+from service.merchants.missed import Scope, look
 from service.merchants.recovery import RECOVER, Recoverer
 from service.merchants.tables import audit, endpoints, events, merchants, recoveries
 from service.schema import metadata, outbox_tables
@@ -80,8 +81,8 @@ class Site:
         return id_
 
     def begin(self, per_minute: int | None = None, **filters: Any) -> str:
-        wanted = Wanted(filters.pop("since_ms", 0), self.clock(), **filters)
-        return recovery.begin(self.tx, self.queue, wanted, per_minute, 1, self.by)
+        scope = Scope(filters.pop("since_ms", 0), self.clock(), **filters)
+        return recovery.begin(self.tx, self.queue, scope, per_minute, 1, self.by)
 
     def piece(self) -> bool:
         """The next piece that is due; False: none is."""
@@ -247,9 +248,9 @@ def test_each_filter_lets_its_own_through(site: Site, filters: dict[str, str], f
         site.event(f"{event}w", type_, payment=payment)
         waits = {"tries": 1, "claim": 1, "settled_claim": 1, "due_at_ms": site.clock() + HOUR_MS}
         site.put(site.owe(f"{event}w", endpoint), **waits)
-    wanted = Wanted(0, site.clock(), **filters)
-    failed = look(site.tx, wanted, "failed", "", site.clock())
-    waiting = look(site.tx, wanted, "waiting", "", site.clock())
+    scope = Scope(0, site.clock(), **filters)
+    failed = look(site.tx, scope, "failed", "", site.clock())
+    waiting = look(site.tx, scope, "waiting", "", site.clock())
     assert {event for event, _ in failed.failed} == found
     assert {id_.split(":")[1] for id_, _ in waiting.waiting} == {f"{event}w" for event in found}
     site.run(**filters)
@@ -327,6 +328,18 @@ def test_it_goes_in_pieces_that_end(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert set(site.pending().values()) == {site.clock()}
     left = site.tx.execute(select(m.id).where(m.topic == RECOVER)).scalars().all()
     assert len(left) == 1
+
+
+def test_a_piece_asks_about_many_endpoints_at_once(site: Site) -> None:
+    """Three hundred of them, of which a few are owed something: as many statements as for one, and in order."""
+    e = {"merchant_id": "mer_a", "url": "https://a.example", "status": "enabled", "created_at_ms": 1}
+    site.tx.execute(insert(endpoints), [{"id": f"ep_x{number:03}", **e} for number in range(300)])
+    waiting = [site.waits(f"evt_{number}", f"ep_x{number:03}", HOUR_MS - number) for number in (299, 7, 150)]
+    asked: list[str] = []
+    sqlalchemy_event.listen(site.tx, "before_cursor_execute", lambda *given: asked.append(given[2]))
+    stride = look(site.tx, Scope(0, site.clock()), "waiting", "", site.clock())
+    assert [id_ for id_, _ in stride.waiting] == [waiting[1], waiting[2], waiting[0]]
+    assert len(asked) <= 5
 
 
 def test_the_walk_of_what_waits_goes_past_what_the_filter_leaves_out(

@@ -9,12 +9,13 @@ from random import Random
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, func, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from outbox import pruning
 from outbox.message import Promise
 from outbox.policy import Policy
 from outbox.queue import Queue
+from service import retention
 from service.callbacks.replay import run_again
 from service.callbacks.tables import callbacks, quarantine
 from service.config import BadSetting, Settings
@@ -140,6 +141,59 @@ def test_one_delivery_that_is_owed_keeps_the_event_and_all_its_deliveries(house:
     assert len(house.all(MESSAGES.c.id)) == len(house.all(TRIES.c.message_id)) == 2
 
 
+def again(house: House, event: str, number: int, state: str, ago: float, endpoint: str = "ep_0", tries: int = 1) -> str:
+    """One more delivery of an event to an endpoint."""
+    return house.message(f"webhook:{event}:{endpoint}:{number}", "webhook", event, state, ago, tries, endpoint)
+
+
+def test_what_failed_and_was_delivered_later_goes_like_what_was_delivered(house: House) -> None:
+    """As old as that later delivery; the failed one goes with its tries, and numbers are numbers: 10 is after 9."""
+    id_ = house.event(4000, ("dead", 4000), tries=3)
+    again(house, id_, 9, "dead", 200)
+    again(house, id_, 10, "done", 89)
+    assert house.prune() == {}
+    house.clock.advance(2 * DAY_MS)
+    assert house.prune() == {"events": 1, "deliveries": 3, "tries": 5}
+    assert house.all(MESSAGES.c.id) == house.all(TRIES.c.message_id) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "state", "endpoint"),
+    [(1, "dead", "ep_0"), (1, "pending", "ep_0"), (1, "done", "ep_1"), (1, "done", "ep_01")],
+)
+def test_what_was_not_delivered_later_to_the_same_endpoint_stays(
+    house: House, number: int, state: str, endpoint: str
+) -> None:
+    """It failed again, it is on its way, or it was another endpoint that got it."""
+    id_ = house.event(4000, ("dead", 4000))
+    again(house, id_, number, state, 4000, endpoint)
+    assert house.prune() == {}
+
+
+def test_an_earlier_delivery_forgives_nothing(house: House) -> None:
+    """Somebody asked for it once more, and that failed."""
+    id_ = house.event(4000, ("done", 4000))
+    again(house, id_, 1, "dead", 4000)
+    assert house.prune() == {}
+
+
+def test_no_number_is_free_again_while_an_event_goes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several pieces: after each of them what is left has the highest number there was, and is delivered."""
+    monkeypatch.setattr(pruning, "ROWS_A_PIECE", 5)
+    id_ = house.event(400, ("dead", 400))
+    for number in range(1, 12):
+        again(house, id_, number, "done" if number % 3 == 0 or number == 11 else "dead", 400)
+    settings, run, pieces = house.settings(), Run(house.clock()), 0
+    while house.all(events.c.id):
+        left = [int(one.rpartition(":")[2]) for one in house.all(MESSAGES.c.id)]
+        assert max(left) == 11
+        with house.engine.begin() as tx:
+            assert not pruning.unsettled(tx, outbox_tables, [id_])
+            run = piece(tx, settings, run, house.clock())
+        pieces += 1
+    assert pieces > 3
+
+
 def test_an_event_is_as_old_as_its_last_delivery(house: House) -> None:
     """Told long ago and delivered yesterday: it is kept from yesterday on."""
     house.event(200, ("done", 200), ("done", 1))
@@ -194,6 +248,43 @@ def test_a_piece_never_deletes_more_than_its_rows(house: House, monkeypatch: pyt
     assert sorted(count for count in deleted if count > 10) == [27], "only the message with 25 tries is larger"
 
 
+def test_large_bodies_go_in_more_pieces(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """
+    Of events, callbacks and quarantine: no piece deletes or empties more bytes than it may, and all of it goes. Large
+    ones that are young, between old ones, do not end the walk.
+    """
+    monkeypatch.setattr(retention, "BYTES_A_PIECE", 100_000)
+    for number in range(6):
+        house.event(1 if number in (2, 3) else 100)
+        house.callback(400)
+        house.quarantined(100)
+    with house.engine.begin() as tx:
+        for table in (events, callbacks, quarantine):
+            tx.execute(update(table).values(body=b"x" * 40_000))
+
+    def size() -> int:
+        return sum(len(body) for table in (events, callbacks, quarantine) for body in house.all(table.c.body))
+
+    settings, run, went = house.settings(), Run(house.clock()), []
+    while not run.over:
+        before = size()
+        with house.engine.begin() as tx:
+            run = piece(tx, settings, run, house.clock())
+        went.append(before - size())
+    assert max(went) == 80_000
+    assert size() == 80_000
+
+
+def test_a_body_larger_than_a_piece_goes_alone(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the walk would stand before it for ever."""
+    monkeypatch.setattr(retention, "BYTES_A_PIECE", 1)
+    for _ in range(3):
+        house.event(100)
+        house.callback(400)
+        house.quarantined(100)
+    assert house.prune() == {"events": 3, "bodies": 3, "quarantine": 3}
+
+
 # --- callbacks and work -------------------------------------------------------------------------------
 
 
@@ -223,6 +314,14 @@ def test_a_callback_whose_question_was_not_answered_is_kept(house: House, state:
     id_ = house.callback(4000)
     house.message(f"ask:acc_1:r:{id_}:0", "ask", id_, state, 4000, to="acc_1")
     assert house.prune(keep_callbacks_days="1", keep_callback_bodies_days="1") == {}
+
+
+def test_a_callback_that_was_run_again_goes_like_any_other(house: House) -> None:
+    """Its first work failed for good, a person had it done again: nothing is owed of it."""
+    id_ = house.callback(400, "processed", ("dead", 400), ("done", 400))
+    house.message(f"ask:acc_1:r:{id_}:0", "ask", id_, "dead", 400, to="acc_1")
+    house.message(f"ask:acc_1:r:{id_}:1", "ask", id_, "done", 400, to="acc_1")
+    assert house.prune(keep_work_days="0") == {"bodies": 1}
 
 
 def test_rows_go_only_if_a_setting_says_so(house: House) -> None:

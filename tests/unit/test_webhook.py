@@ -302,7 +302,7 @@ def test_a_dripping_body_ends_at_the_deadline(code: int, kind: type) -> None:
         response = web.StreamResponse(status=code)
         await response.prepare(request)
         try:
-            for _ in range(100):
+            while True:
                 await response.write(b".")
                 await asyncio.sleep(0.02)
         except ConnectionError:
@@ -310,10 +310,7 @@ def test_a_dripping_body_ends_at_the_deadline(code: int, kind: type) -> None:
         return response
 
     async def test(shop: Shop) -> None:
-        begun = asyncio.get_running_loop().time()
-        outcome = await shop.send()
-        assert asyncio.get_running_loop().time() - begun < 1
-        assert type(outcome) is kind
+        assert type(await shop.send()) is kind
 
     served(answer, test, total_ms=200)
 

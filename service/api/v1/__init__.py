@@ -22,7 +22,7 @@ PREFIX = "/v1"
 def routes(app: Application, middleware: list[Any]) -> list[HTTPRouteHandler]:
     """All handlers, with their full paths, behind the door."""
     door = Door(app.db)
-    handlers = [feed_route(app.db, app.feed, door, middleware)]
+    handlers = [feed_route(app.feed, door, middleware)]
     for handler in handlers:
         assert SCOPE in handler.opt, f"{handler.paths} names no scope"
     return handlers

@@ -8,7 +8,7 @@ Who may come in: a bearer API key, and the scope that the route asks for. Nobody
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,6 +24,8 @@ SCOPE = "scope"
 MANY = "many"
 """In a route's `opt`: the scope it needs, and the query's names that may be repeated."""
 QUERY_FIELDS = 100
+_NOT_OF_THE_QUERY = frozenset({"request", "state", "scope", "headers", "cookies", "query", "body", "data", "socket"})
+"""Names that mean something to Litestar in a handler."""
 
 Connection = ASGIConnection[Any, Any, Any, Any]
 
@@ -37,7 +39,8 @@ class Door:
     async def __call__(self, connection: Connection, route: BaseRouteHandler) -> None:
         """Raises Refusal: unauthorized, missing_scope; bad_query, bad_body for what no handler would understand."""
         connection.scope["auth"] = await self.caller(connection, route.opt[SCOPE])
-        _check_query(connection.scope["query_string"], route.parsed_fn_signature.parameters, route.opt.get(MANY, ()))
+        known = route.parsed_fn_signature.parameters.keys() - _NOT_OF_THE_QUERY
+        _check_query(connection.scope["query_string"], known, route.opt.get(MANY, ()))
         if connection.scope.get("method") == "GET" and _has_body(connection):
             raise Refusal("bad_body", "A GET has no body; what is asked for stands in the query.")
 
@@ -54,7 +57,7 @@ class Door:
         return caller
 
 
-def _check_query(query: bytes, known: Mapping[str, Any], many: Container[str]) -> None:
+def _check_query(query: bytes, known: Container[str], many: Container[str]) -> None:
     """A misspelt filter must not become no filter, nor the last of two the one that counts."""
     try:
         fields = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=QUERY_FIELDS)

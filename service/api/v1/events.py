@@ -16,7 +16,6 @@ from litestar.params import Parameter
 from service import feed
 from service.api.v1.document import answers
 from service.api.v1.door import MANY, SCOPE, Door
-from service.database import Database
 from service.errors import Refusal
 from service.feed import Feed, Page, Wanted
 from service.merchants.events import CATALOGUE, ON_REQUEST
@@ -74,7 +73,7 @@ _LIMIT = Parameter(description="At most so many.", ge=1, le=LIMIT_MAX)
 _WAIT = Parameter(description="When there is nothing: how many seconds to wait for something.", ge=0, le=WAIT_S_MAX)
 
 
-def feed_route(db: Database, events: Feed, door: Door, middleware: list[Any]) -> HTTPRouteHandler:
+def feed_route(events: Feed, door: Door, middleware: list[Any]) -> HTTPRouteHandler:
     """The handler, over these parts."""
 
     @get(
@@ -101,19 +100,19 @@ def feed_route(db: Database, events: Feed, door: Door, middleware: list[Any]) ->
         if payment is not None and not _PAYMENT.fullmatch(payment):
             raise Refusal("bad_payment", "payment: the id of a payment looks like pay_01….")
         wanted = Wanted(caller.merchant_id, caller.live, _types(types), payment)
-        page = await db.read(feed.read, wanted, after, limit)
+        page = await events.page(wanted, after, limit)
         if not wait or page.bodies or page.more:
             return _answer(page)
         loop = asyncio.get_running_loop()
         until = loop.time() + wait
-        with events.place(caller.key_id):
+        with events.place(caller.key_id, caller.merchant_id):
             gone = asyncio.create_task(_gone(request))
             try:
                 while not page.bodies and not page.more:
                     if not await events.wait(wanted, page.head, until - loop.time(), gone):
                         break
                     await door.caller(request, EVENTS_READ)
-                    page = await db.read(feed.read, wanted, page.next, limit)
+                    page = await events.page(wanted, page.next, limit)
             finally:
                 gone.cancel()
         return _answer(page)
@@ -122,7 +121,10 @@ def feed_route(db: Database, events: Feed, door: Door, middleware: list[Any]) ->
 
 
 def _types(given: list[str] | None) -> frozenset[str]:
-    names = frozenset(name.strip() for one in given or () for name in one.split(","))
+    listed = [name.strip() for one in given or () for name in one.split(",")]
+    if len(listed) > len(CATALOGUE):
+        raise Refusal("bad_types", f"types: there are {len(CATALOGUE)} event types, and {len(listed)} were given.")
+    names = frozenset(listed)
     for name in names:
         if name not in CATALOGUE:
             raise Refusal(

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("failing_since_ms", sa.BigInteger(), nullable=True),
         sa.Column("opened_ms", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("recent", sa.Text(), server_default="", nullable=False),
+        sa.Column("troubled", sa.Integer(), server_default="0", nullable=False),
         sa.CheckConstraint(
             "next_due_at_ms IS NULL OR held IS NULL", name=op.f("ck_outbox_destinations_outbox_held_waits")
         ),
@@ -46,6 +47,12 @@ def upgrade() -> None:
         "SELECT topic, destination, min(due_at_ms) FROM outbox_messages "
         "WHERE state = 'pending' AND destination <> '' GROUP BY topic, destination"
     )
+    # What an endpoint was not to get when it was enabled again stays kept: as failed, so that it can be recovered.
+    op.execute(
+        "UPDATE outbox_messages SET state = 'dead', settled_claim = claim, last_error = 'given_up_when_enabled', "
+        "finished_at_ms = coalesce(last_try_at_ms, created_at_ms) "
+        "WHERE state = 'held' AND destination IN (SELECT id FROM endpoints WHERE status = 'enabled')"
+    )
     op.execute(
         "INSERT INTO outbox_destinations (topic, destination, held) "
         "SELECT topic, destination, max(coalesce(reason, 'held')) FROM outbox_messages WHERE state = 'held' "
@@ -53,6 +60,12 @@ def upgrade() -> None:
         "ON CONFLICT (topic, destination) DO UPDATE SET held = excluded.held, next_due_at_ms = NULL"
     )
     op.execute("UPDATE outbox_messages SET state = 'pending', reason = NULL WHERE state = 'held'")
+    # A disabled endpoint is held from now on, whether it was owed anything or not.
+    op.execute(
+        "INSERT INTO outbox_destinations (topic, destination, held) "
+        "SELECT 'webhook', id, coalesce(disabled_reason, 'disabled') FROM endpoints WHERE status = 'disabled' "
+        "ON CONFLICT (topic, destination) DO UPDATE SET held = excluded.held, next_due_at_ms = NULL"
+    )
 
     for name in ("outbox_due", "outbox_resting", "outbox_destination", "outbox_subject"):
         op.drop_index(name, "outbox_messages")
@@ -68,8 +81,8 @@ def upgrade() -> None:
     _partial("outbox_destination", "outbox_messages", ["destination", "created_at_ms"], "destination <> ''")
     op.create_index("outbox_subject", "outbox_messages", ["subject"])
     turn = ["topic", "next_due_at_ms"]
-    _partial("outbox_well", "outbox_destinations", turn, "next_due_at_ms IS NOT NULL AND failures = 0")
-    _partial("outbox_failing", "outbox_destinations", turn, "next_due_at_ms IS NOT NULL AND failures > 0")
+    _partial("outbox_well", "outbox_destinations", turn, "next_due_at_ms IS NOT NULL AND troubled = 0")
+    _partial("outbox_troubled", "outbox_destinations", turn, "next_due_at_ms IS NOT NULL AND troubled = 1")
 
     op.create_table(
         "recoveries",
@@ -107,6 +120,10 @@ def upgrade() -> None:
     op.add_column("endpoints", sa.Column("warned_at_ms", sa.BigInteger(), nullable=True))
     op.add_column("events", sa.Column("live", sa.Boolean(), server_default="1", nullable=False))
     op.execute("UPDATE events SET live = 0 WHERE payment_id IN (SELECT id FROM payments WHERE live = 0)")
+    op.execute(
+        "UPDATE events SET live = 0 WHERE callback_id IN ("
+        "SELECT c.id FROM callbacks AS c JOIN accounts AS a ON a.id = c.account_id WHERE a.live = 0)"
+    )
     op.create_index(op.f("ix_events_merchant_id"), "events", ["merchant_id", "position"])
     op.add_column("callbacks", sa.Column("erased_at_ms", sa.BigInteger(), nullable=True))
 
