@@ -46,6 +46,12 @@ def from_wire(value: object, places: int, currency: str) -> int | None:
     return _minor(given.scaleb(-places), exponent(currency))
 
 
+def to_wire(amount_minor: int, places: int, currency: str) -> int | None:
+    """The way back: an amount in a provider's own units of `places` decimals, None if it is no whole number of them."""
+    units = to_major(amount_minor, currency).scaleb(places)
+    return int(units) if units == units.to_integral_value() else None
+
+
 def to_major(amount_minor: int, currency: str) -> Decimal:
     """The amount as people write it: 1050 EUR is 10.50, 1050 XOF is 1050."""
     return Decimal(amount_minor).scaleb(-exponent(currency))

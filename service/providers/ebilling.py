@@ -39,6 +39,8 @@ from service.providers.base import (
 CURRENCY: Final = "XAF"
 """Bills are in CFA francs of central Africa; callbacks do not name it [SDK]."""
 
+BILLS: Final = "/api/v1/merchant/e_bills"
+
 BILL: Mapping[str, Kind] = {
     "created": Kind.CREATED,
     "ready": Kind.PENDING,
@@ -114,14 +116,23 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
 # --- asking -------------------------------------------------------------------------------------------
 
 
-def question(reference: str, credentials: Credentials) -> Request:
-    """`GET /api/v1/merchant/e_bills/{bill_id}` with Basic `username:SharedKey` [SDK]."""
+def headers(credentials: Credentials) -> dict[str, str]:
+    """Basic `username:SharedKey` [SDK]."""
     pair = ":".join(
         next((value for value in credentials.get(name, ()) if value.strip()), "") for name in ("username", "shared_key")
     )
     basic = base64.b64encode(pair.encode("utf-8", "surrogatepass")).decode()
-    headers = {"Authorization": f"Basic {basic}", "Accept": "application/json"}
-    return Request("GET", f"/api/v1/merchant/e_bills/{quote(reference, safe='')}", headers)
+    return {"Authorization": f"Basic {basic}", "Accept": "application/json"}
+
+
+def bill_path(reference: str) -> str:
+    """Where a bill is."""
+    return f"{BILLS}/{quote(reference, safe='')}"
+
+
+def question(reference: str, credentials: Credentials) -> Request:
+    """`GET /api/v1/merchant/e_bills/{bill_id}` [SDK]."""
+    return Request("GET", bill_path(reference), headers(credentials))
 
 
 def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:
@@ -130,9 +141,16 @@ def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:
     if turned_away:
         return turned_away
     said = strict.document(body)
-    if isinstance(said, Parked):
-        return Unclear("unreadable")
-    it = strict.branch(said, "e_bill") or said
+    return Unclear("unreadable") if isinstance(said, Parked) else of_bill(bill(said), reference, asked)
+
+
+def bill(said: strict.Document) -> Mapping[str, object]:
+    """The bill of an answer, wrapped or not."""
+    return strict.branch(said, "e_bill") or said
+
+
+def of_bill(it: Mapping[str, object], reference: str, asked: Asked) -> Answer:
+    """What a bill says that has to be the one of this number."""
     ours = strict.identifier(it.get("external_reference"))
     if strict.identifier(it.get("bill_id")) != reference or (asked.reference and ours and asked.reference != ours):
         return Unclear("other_payment")

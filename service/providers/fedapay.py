@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from service.payments import money
-from service.payments.facts import Fact, Kind, Reason
+from service.payments.facts import Fact, Kind, Reason, Source, Told
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
     Capabilities,
@@ -107,12 +107,13 @@ def _refunded(entity: Mapping[str, object], currency: str | None, amount: int | 
     return total if 0 < total <= amount else None
 
 
-def _transaction(name: str, entity: Mapping[str, object]) -> Meaning:
+def transaction(name: str, entity: Mapping[str, object], source: Source = Source.CALLBACK) -> Told | Parked:
+    """What a transaction says of itself, in the event `name` or in an answer (no name)."""
     status = strict.word(entity.get("status"))
     if status not in TRANSACTION:
         return Parked(f"unknown_status:{status}")
     kind, money_back = TRANSACTION[status]
-    kind = EVENTS[name].get(status, kind)
+    kind = EVENTS.get(name, {}).get(status, kind)
     number = strict.identifier(entity.get("id"))
     if number is None:
         return Parked("missing:entity.id")
@@ -146,12 +147,13 @@ def _transaction(name: str, entity: Mapping[str, object]) -> Meaning:
             fee_minor=money.from_major(entity.get("fees"), currency) if captured and currency else None,
             method=("mobile_money" if mode.startswith(MOBILE_MODES) else "other") if mode else None,
             reason=why,
+            source=source,
         )
     ]
     if money_back:
         back = amount if status in IN_FULL else _refunded(entity, currency, amount)
         at_ms = strict.first_ms(entity.get("refunded_at"), entity.get("updated_at"))
-        facts.append(Fact(Kind.REFUNDED_TOTAL, number, at_ms, back, currency=currency))
+        facts.append(Fact(Kind.REFUNDED_TOTAL, number, at_ms, back, currency=currency, source=source))
     trx = strict.identifier(entity.get("reference"))
     names_of_it = (number, trx if trx and not trx.isdigit() else None)  # a bare number may be another one's id
     notes = strict.metadata(entity.get("custom_metadata"))  # `metadata` is FedaPay's own
@@ -223,7 +225,7 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     if name not in EVENTS:
         return meaning.of_no_payment(name, IGNORED)
     entity = event.get("entity")
-    return _transaction(name, entity) if isinstance(entity, dict) else Parked("missing:entity")
+    return transaction(name, entity) if isinstance(entity, dict) else Parked("missing:entity")
 
 
 FEDAPAY = Provider(

@@ -98,6 +98,16 @@ def turned_away(status: int) -> NotKnown | Unclear | None:
     return _TURNED_AWAY.get(status) or Unclear("refused" if 400 <= status < 500 else "provider_error")
 
 
+def knows_no_such(body: bytes) -> bool:
+    """
+    Whether a 404 is about the payment: an object with a `message` that is not about routes, as frameworks' and
+    gateways' are [unv]. "Not known" ends an unknown attempt and lets another provider charge: a moved route must not.
+    """
+    said = strict.document(body)
+    message = None if isinstance(said, Parked) else said.get("message")
+    return isinstance(message, str) and bool(message.strip()) and "route" not in message.casefold()
+
+
 def answered(said: Told | Parked) -> Told | Unclear:
     """An answer that says too little is asked for again."""
     return Unclear(said.reason) if isinstance(said, Parked) else said

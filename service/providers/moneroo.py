@@ -70,7 +70,7 @@ REASONS: Mapping[str, Reason] = {
 # --- callbacks ----------------------------------------------------------------------------------------
 
 
-def _currency(value: object) -> object:
+def currency_code(value: object) -> object:
     """A word in callbacks and in retrieve, an object with `code` in verify [docs]."""
     return value.get("code") if isinstance(value, dict) else value
 
@@ -106,18 +106,22 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     if number is None:
         return Parked("missing:data.id")
     notes = strict.metadata(it.get("metadata"))
-    currency, amount = _currency(it.get("currency")), it.get("amount")
+    currency, amount = currency_code(it.get("currency")), it.get("amount")
     return Ask(number, meaning.hint(money.from_major, number, currency, amount, notes.get("reference"), notes))
 
 
 # --- asking -------------------------------------------------------------------------------------------
 
 
+def headers(credentials: Credentials) -> dict[str, str]:
+    """Bearer, and the answer in JSON [docs]."""
+    secret = next((key for key in credentials.get("secret_key", ()) if key.strip()), "")
+    return {"Authorization": f"Bearer {secret}", "Accept": "application/json"}
+
+
 def question(reference: str, credentials: Credentials) -> Request:
     """`GET /v1/payments/{id}/verify`, which is authoritative [docs]."""
-    secret = next((key for key in credentials.get("secret_key", ()) if key.strip()), "")
-    headers = {"Authorization": f"Bearer {secret}", "Accept": "application/json"}
-    return Request("GET", f"/v1/payments/{quote(reference, safe='')}/verify", headers)
+    return Request("GET", f"/v1/payments/{quote(reference, safe='')}/verify", headers(credentials))
 
 
 def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:
@@ -139,7 +143,7 @@ def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:
         return Unclear("unknown_status")
     if asked.live and ENVIRONMENTS.get(strict.word(it.get("environment"))) is False:
         return Unclear("test_answer_in_live")
-    read = strict.amounts(money.from_major, _currency(it.get("currency")), it.get("amount"))
+    read = strict.amounts(money.from_major, currency_code(it.get("currency")), it.get("amount"))
     if isinstance(read, Parked):
         return Unclear(read.reason)
     currency, (amount,) = read

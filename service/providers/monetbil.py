@@ -8,7 +8,7 @@ ask, and what checkPayment answers is the fact.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
@@ -75,12 +75,14 @@ def _raw(callback: Incoming) -> bytes:
     return callback.query if callback.method == "GET" else callback.body
 
 
-def verify(callback: Incoming, credentials: Credentials, now_ms: int) -> Verified | Refused:
-    """
-    `sign`: the MD5 of the secret and the decoded values in the order of their names, `sign` left out [SDK].
+def signature(secret: bytes, fields: Iterable[tuple[bytes, bytes]]) -> str:
+    """The MD5 of the secret and the values in the order of their names, `sign` left out and nothing between [SDK]."""
+    values = b"".join(value for name, value in sorted(fields) if name != b"sign")
+    return hashlib.md5(secret + values, usedforsecurity=False).hexdigest()
 
-    The form is split for that and not read further. Values are bytes here, as PHP has them.
-    """
+
+def verify(callback: Incoming, credentials: Credentials, now_ms: int) -> Verified | Refused:
+    """`sign` over the decoded values: bytes, as PHP has them. The form is split for that and not read further."""
     live = signatures.secrets(credentials, "service_secrets")
     if not live:
         return Refused("no_secret")
@@ -91,8 +93,7 @@ def verify(callback: Incoming, credentials: Credentials, now_ms: int) -> Verifie
     if not given:
         allowed = "true" in credentials.get(ALLOW_UNSIGNED, ())
         return Verified(strong=False) if allowed else Refused("no_sign")
-    values = b"".join(value for name, value in sorted(fields) if name != b"sign")
-    right = [hashlib.md5(secret + values, usedforsecurity=False).hexdigest().encode() for secret in live]
+    right = [signature(secret, fields).encode() for secret in live]
     return Verified(strong=False) if signatures.matches(right, given) else Refused("bad_signature")
 
 

@@ -8,7 +8,7 @@ from decimal import ROUND_FLOOR, Decimal
 from typing import Final
 
 from service.payments import money
-from service.payments.facts import Fact, Kind, Reason
+from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
     Capabilities,
@@ -25,7 +25,7 @@ from service.providers.base import (
 
 # --- tables -------------------------------------------------------------------------------------------
 
-_PLACES: Final = 2
+PLACES: Final = 2
 """Amounts are ×100 in every currency, XOF too, which has no minor unit [SDK plugin]: 1000 F come as 100000."""
 
 CHARGE: Mapping[str, Kind] = {
@@ -114,15 +114,15 @@ REASONS: Mapping[str, Reason] = {
 
 
 def _minor(value: object, currency: str) -> int | None:
-    return money.from_wire(value, _PLACES, currency)
+    return money.from_wire(value, PLACES, currency)
 
 
 def _fee(value: object, currency: str | None) -> int | None:
     """A fee in whole minor units, rounded down: 1.95 % of 1000 F is 19.5 F. It is shown, and decides nothing."""
-    hundredths = money.from_wire(value, _PLACES, "USD")
+    hundredths = money.from_wire(value, PLACES, "USD")
     if hundredths is None or currency is None:
         return None
-    return int(Decimal(hundredths).scaleb(money.exponent(currency) - _PLACES).to_integral_value(ROUND_FLOOR))
+    return int(Decimal(hundredths).scaleb(money.exponent(currency) - PLACES).to_integral_value(ROUND_FLOOR))
 
 
 def _notes(value: object) -> dict[str, str]:
@@ -132,7 +132,8 @@ def _notes(value: object) -> dict[str, str]:
     return strict.metadata(value)
 
 
-def _charge(it: Mapping[str, object]) -> Meaning:
+def of_charge(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Meaning:
+    """What a transaction says, in an event or in an answer."""
     status = strict.word(it.get("status"))
     kind = CHARGE.get(status)
     if kind is None:
@@ -161,12 +162,14 @@ def _charge(it: Mapping[str, object]) -> Meaning:
         currency,
         fee_minor=_fee(it.get("fees"), currency) if kind is Kind.CAPTURED else None,
         method=METHODS.get(channel, "other") if channel else None,
-        reason=meaning.reason(REASONS, it.get("gateway_response"), it.get("message")) if failed else None,
+        reason=meaning.reason(REASONS, it.get("gateway_response"), it.get("message"), status) if failed else None,
+        source=source,
     )
     return meaning.tell((reference,), [fact], reference, _notes(it.get("metadata")))
 
 
-def _refund(it: Mapping[str, object]) -> Meaning:
+def of_refund(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Meaning:
+    """What a refund says, in an event or in an answer."""
     status = strict.word(it.get("status"))
     kind = REFUND.get(status)
     if kind is None:
@@ -184,10 +187,11 @@ def _refund(it: Mapping[str, object]) -> Meaning:
     if name is None:
         name = "unnamed:" + hashlib.sha256(f"{reference}|{amount}".encode()).hexdigest()[:32]
     # Refunds and disputes are bare numbers: without a word before them they would be taken for somebody's reference.
-    return meaning.tell((reference,), [Fact(kind, f"refund:{name}", amount_minor=amount, currency=currency)])
+    fact = Fact(kind, f"refund:{name}", amount_minor=amount, currency=currency, source=source)
+    return meaning.tell((reference,), [fact])
 
 
-def _dispute(it: Mapping[str, object]) -> Meaning:
+def _of_dispute(it: Mapping[str, object]) -> Meaning:
     status = strict.word(it.get("status"))
     if status == "resolved":
         status = f"resolved/{strict.word(it.get('resolution'))}"
@@ -207,16 +211,16 @@ def _dispute(it: Mapping[str, object]) -> Meaning:
 
 
 EVENTS: Mapping[str, Callable[[Mapping[str, object]], Meaning]] = {
-    "charge.success": _charge,
-    "charge.failed": _charge,  # not documented for cards and mobile money; read all the same should it come
-    "refund.pending": _refund,
-    "refund.processing": _refund,
-    "refund.needs-attention": _refund,
-    "refund.processed": _refund,
-    "refund.failed": _refund,
-    "charge.dispute.create": _dispute,
-    "charge.dispute.remind": _dispute,
-    "charge.dispute.resolve": _dispute,
+    "charge.success": of_charge,
+    "charge.failed": of_charge,  # not documented for cards and mobile money; read all the same should it come
+    "refund.pending": of_refund,
+    "refund.processing": of_refund,
+    "refund.needs-attention": of_refund,
+    "refund.processed": of_refund,
+    "refund.failed": of_refund,
+    "charge.dispute.create": _of_dispute,
+    "charge.dispute.remind": _of_dispute,
+    "charge.dispute.resolve": _of_dispute,
 }
 """Event types [docs] and who reads them: what an event means comes from `data.status`, not from its name."""
 

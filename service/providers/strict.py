@@ -263,3 +263,16 @@ def time_ms(value: object) -> int:
 def first_ms(*values: object) -> int:
     """The first of several times that is one, 0 when none is."""
     return next((found for value in values if (found := time_ms(value))), 0)
+
+
+_HTTP_DATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def http_date_ms(value: str | None) -> int:
+    """The `Date` header of an answer (RFC 9110, IMF-fixdate): the provider's own clock; 0 for anything else."""
+    found = _HTTP_DATE.fullmatch(value or "")
+    if not found or found[2] not in _MONTHS:
+        return 0
+    month = _MONTHS.index(found[2]) + 1
+    return time_ms(f"{found[3]}-{month:02}-{found[1]}T{found[4]}:{found[5]}:{found[6]}Z")

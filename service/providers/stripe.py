@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from service.payments import money
-from service.payments.facts import Fact, Kind, Reason
+from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
     Capabilities,
@@ -24,7 +24,7 @@ from service.providers.base import (
 
 # --- tables -------------------------------------------------------------------------------------------
 
-_PLACES = {"UGX": 2, "ISK": 2, "MGA": 0}
+PLACES = {"UGX": 2, "ISK": 2, "MGA": 0}
 """Where Stripe's smallest unit is not ISO's [docs/currencies]: UGX and ISK keep two decimals, MGA has none."""
 
 SESSION_PAID: Mapping[str, Kind] = {
@@ -33,6 +33,9 @@ SESSION_PAID: Mapping[str, Kind] = {
     "unpaid": Kind.PENDING,  # bank debits: complete, and not paid [docs]
 }
 """A session's `payment_status` [SDK]. Complete is not paid: only this word says so."""
+
+SESSION: Mapping[str, Kind] = {"open": Kind.CREATED, "expired": Kind.EXPIRED}
+"""An unpaid session's `status` [SDK]; of a complete one `payment_status` decides."""
 
 SESSION_MODES_ELSEWHERE = {
     "setup": "a card is kept, nothing is paid",
@@ -114,14 +117,17 @@ REASONS: Mapping[str, Reason] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Event:
+class Event:
+    """What happened to an object; an answer of the API is one without a type, and without a time of its own."""
+
     type: str
     at_ms: int  # when it happened, in whole seconds [SDK]
     about: Mapping[str, object]  # data.object
+    source: Source = Source.CALLBACK
 
 
 def _minor(value: object, currency: str) -> int | None:
-    return money.from_wire(value, _PLACES.get(currency, money.exponent(currency)), currency)
+    return money.from_wire(value, PLACES.get(currency, money.exponent(currency)), currency)
 
 
 def _id(value: object) -> str | None:
@@ -133,7 +139,8 @@ def _method(*types: object) -> str | None:
     return METHODS.get(strict.word(types[0]), "other") if len(types) == 1 else None
 
 
-def _session(event: _Event) -> Meaning:
+def of_session(event: Event) -> Meaning:
+    """What a checkout session says; in an answer its own `status` says that it is open or has lapsed."""
     it = event.about
     elsewhere = SESSION_MODES_ELSEWHERE.get(strict.word(it.get("mode")))
     if elsewhere:
@@ -155,18 +162,22 @@ def _session(event: _Event) -> Meaning:
     else:
         status = strict.word(it.get("payment_status"))
         kind = SESSION_PAID.get(status)
+        if not event.type and status != "paid":
+            status = strict.word(it.get("status"))
+            kind = SESSION.get(status, kind if status == "complete" else None)
         if kind is None:
             return Parked(f"unknown_status:{status}")
         moved = total if kind is Kind.CAPTURED else None
     types = it.get("payment_method_types")
     method = _method(*types) if isinstance(types, list) else None
-    fact = Fact(kind, movement, event.at_ms, moved, total, currency, method=method, reason=why)
+    fact = Fact(kind, movement, event.at_ms, moved, total, currency, method=method, reason=why, source=event.source)
     notes = strict.metadata(it.get("metadata"))
     ours = it.get("client_reference_id") or notes.get("reference")
     return meaning.tell((intent, session), [fact], ours, notes)
 
 
-def _intent(event: _Event) -> Meaning:
+def of_intent(event: Event) -> Meaning:
+    """What a PaymentIntent says."""
     it = event.about
     intent, status = _id(it.get("id")), strict.word(it.get("status"))
     kind = INTENT.get(status)
@@ -190,12 +201,13 @@ def _intent(event: _Event) -> Meaning:
         why = meaning.reason(REASONS, error.get("decline_code"), error.get("code"))
     types = it.get("payment_method_types")
     method = _method(*types) if isinstance(types, list) else None
-    fact = Fact(kind, movement, event.at_ms, moved, asked, currency, method=method, reason=why)
+    fact = Fact(kind, movement, event.at_ms, moved, asked, currency, method=method, reason=why, source=event.source)
     notes = strict.metadata(it.get("metadata"))
     return meaning.tell((intent, _id(it.get("latest_charge"))), [fact], notes.get("reference"), notes)
 
 
-def _charge(event: _Event) -> Meaning:
+def of_charge(event: Event) -> Meaning:
+    """What a charge says; as `charge.updated` it is dated by itself."""
     it = event.about
     charge, intent, status = _id(it.get("id")), _id(it.get("payment_intent")), strict.word(it.get("status"))
     kind = CHARGE.get(status)
@@ -224,17 +236,17 @@ def _charge(event: _Event) -> Meaning:
     if event.type == "charge.expired":
         kind, moved = Kind.EXPIRED, None
     method = _method(strict.dig(it, "payment_method_details", "type")) if it.get("payment_method_details") else None
-    facts = [Fact(kind, movement, at_ms, moved, asked, currency, method=method, reason=why)]
+    facts = [Fact(kind, movement, at_ms, moved, asked, currency, method=method, reason=why, source=event.source)]
     if kind is Kind.CAPTURED and back:
-        facts.append(Fact(Kind.REFUNDED_TOTAL, charge, event.at_ms, back, currency=currency))
+        facts.append(Fact(Kind.REFUNDED_TOTAL, charge, event.at_ms, back, currency=currency, source=event.source))
     notes = strict.metadata(it.get("metadata"))
     return meaning.tell((intent, charge), facts, notes.get("reference"), notes)
 
 
-def _afterwards(statuses: Mapping[str, Kind]) -> Callable[[_Event], Meaning]:
+def _afterwards(statuses: Mapping[str, Kind]) -> Callable[[Event], Meaning]:
     """A refund or a dispute: its own id is the movement, the payment's are the references."""
 
-    def read(event: _Event) -> Meaning:
+    def read(event: Event) -> Meaning:
         it = event.about
         status, movement = strict.word(it.get("status")), _id(it.get("id"))
         kind = statuses.get(status)
@@ -246,43 +258,43 @@ def _afterwards(statuses: Mapping[str, Kind]) -> Callable[[_Event], Meaning]:
         if isinstance(said, Parked):
             return said
         currency, (amount,) = said
-        fact = Fact(kind, movement, event.at_ms, amount, currency=currency)
+        fact = Fact(kind, movement, event.at_ms, amount, currency=currency, source=event.source)
         return meaning.tell((_id(it.get("payment_intent")), _id(it.get("charge"))), [fact])
 
     return read
 
 
-_refund, _dispute = _afterwards(REFUND), _afterwards(DISPUTE)
+of_refund, _of_dispute = _afterwards(REFUND), _afterwards(DISPUTE)
 
-EVENTS: Mapping[str, Callable[[_Event], Meaning]] = {
-    "checkout.session.completed": _session,
-    "checkout.session.expired": _session,
-    "checkout.session.async_payment_succeeded": _session,
-    "checkout.session.async_payment_failed": _session,
-    "payment_intent.created": _intent,
-    "payment_intent.processing": _intent,
-    "payment_intent.requires_action": _intent,
-    "payment_intent.amount_capturable_updated": _intent,
-    "payment_intent.partially_funded": _intent,
-    "payment_intent.succeeded": _intent,
-    "payment_intent.payment_failed": _intent,
-    "payment_intent.canceled": _intent,
-    "charge.succeeded": _charge,
-    "charge.failed": _charge,
-    "charge.pending": _charge,
-    "charge.captured": _charge,
-    "charge.expired": _charge,
-    "charge.updated": _charge,
-    "charge.refunded": _charge,
-    "charge.refund.updated": _refund,
-    "refund.created": _refund,
-    "refund.updated": _refund,
-    "refund.failed": _refund,
-    "charge.dispute.created": _dispute,
-    "charge.dispute.updated": _dispute,
-    "charge.dispute.closed": _dispute,
-    "charge.dispute.funds_withdrawn": _dispute,
-    "charge.dispute.funds_reinstated": _dispute,
+EVENTS: Mapping[str, Callable[[Event], Meaning]] = {
+    "checkout.session.completed": of_session,
+    "checkout.session.expired": of_session,
+    "checkout.session.async_payment_succeeded": of_session,
+    "checkout.session.async_payment_failed": of_session,
+    "payment_intent.created": of_intent,
+    "payment_intent.processing": of_intent,
+    "payment_intent.requires_action": of_intent,
+    "payment_intent.amount_capturable_updated": of_intent,
+    "payment_intent.partially_funded": of_intent,
+    "payment_intent.succeeded": of_intent,
+    "payment_intent.payment_failed": of_intent,
+    "payment_intent.canceled": of_intent,
+    "charge.succeeded": of_charge,
+    "charge.failed": of_charge,
+    "charge.pending": of_charge,
+    "charge.captured": of_charge,
+    "charge.expired": of_charge,
+    "charge.updated": of_charge,
+    "charge.refunded": of_charge,
+    "charge.refund.updated": of_refund,
+    "refund.created": of_refund,
+    "refund.updated": of_refund,
+    "refund.failed": of_refund,
+    "charge.dispute.created": _of_dispute,
+    "charge.dispute.updated": _of_dispute,
+    "charge.dispute.closed": _of_dispute,
+    "charge.dispute.funds_withdrawn": _of_dispute,
+    "charge.dispute.funds_reinstated": _of_dispute,
 }
 """Event types [SDK] and who reads them: what an event means comes from its object's status, not from its name."""
 
@@ -325,7 +337,7 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     about = strict.dig(event, "data", "object")
     if not isinstance(about, dict):
         return Parked("missing:data.object")
-    return read(_Event(type_, strict.seconds_ms(event.get("created")), about))
+    return read(Event(type_, strict.seconds_ms(event.get("created")), about))
 
 
 STRIPE = Provider(
