@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable
 from random import Random
 
-from outbox.lane import Lane
+from outbox.lane import NEVER, Lane
 from outbox.ports import Database
 from outbox.queue import Queue
 from outbox.rounds import Rounds
@@ -26,8 +26,6 @@ PAUSE_MS = 1_000
 
 _LAST_SETTLE_S = 2.0
 """What `stop` adds to its grace, so that what was just cancelled or finished is still written."""
-
-_NEVER = float("inf")
 
 _log = logging.getLogger("outbox")
 
@@ -174,8 +172,9 @@ class Dispatcher:
         """How many ms this topic may sleep. Asks the database only when the due time it knew has passed."""
         now_ms = self._clock()
         self._rounds.hear(lane)
+        if lane.hinted_ms <= now_ms:
+            lane.hinted_ms, lane.known_due_at_ms = NEVER, None
         if lane.known_due_at_ms is None or lane.known_due_at_ms <= now_ms:
-            lane.known_due_at_ms = _NEVER
             # What waits for room is looked for when something ends; the next turn of the others is not slept through.
             after_ms = lane.looked_ms if lane.waiting and lane.running else 0
             try:
@@ -184,10 +183,10 @@ class Dispatcher:
                 self._rounds.tell("read_failed", lane, 0, error=error)
                 lane.known_due_at_ms = None
                 return self._sweep_ms
-            # Something may have been enqueued since the reader looked, and been heard of meanwhile.
-            lane.known_due_at_ms = min(lane.known_due_at_ms, _NEVER if due_at_ms is None else due_at_ms)
-        if lane.known_due_at_ms > now_ms:
-            return min(self._sweep_ms, lane.known_due_at_ms - now_ms + 1)
+            lane.known_due_at_ms = NEVER if due_at_ms is None else due_at_ms
+        next_ms = min(lane.known_due_at_ms, lane.hinted_ms)
+        if next_ms > now_ms:
+            return min(self._sweep_ms, next_ms - now_ms + 1)
         # Due, but the last claim did not take it: its destination is full from elsewhere, or it came this instant.
         return 50
 

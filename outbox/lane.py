@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from outbox.message import Message, Outcome
 from outbox.topic import Topic
 
+NEVER = float("inf")
+
 
 @dataclass(slots=True)
 class Lane:
@@ -15,7 +17,8 @@ class Lane:
 
     topic: Topic
     hungry: bool = True  # something may be due
-    known_due_at_ms: float | None = None  # the next due time we know of; None: ask the database
+    known_due_at_ms: float | None = None  # the next due time the database told; None: ask it
+    hinted_ms: float = NEVER  # the next due time we heard of since, perhaps before it was committed
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     running: dict[asyncio.Task[Outcome], Message] = field(default_factory=dict)
     finished: list[tuple[Message, Outcome]] = field(default_factory=list)
@@ -34,9 +37,10 @@ class Lane:
         """Something was written that is due then."""
         if due_at_ms <= now_ms:
             self.hungry = True
+            self.known_due_at_ms = None  # the hint is the earliest of several, of which we know nothing
             self.wake.set()
-        elif self.known_due_at_ms is not None and due_at_ms < self.known_due_at_ms:
-            self.known_due_at_ms = due_at_ms
+        elif due_at_ms < self.hinted_ms:
+            self.hinted_ms = due_at_ms
             self.wake.set()
 
     def leased(self, message: Message, now_ms: int) -> bool:

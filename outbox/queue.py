@@ -62,7 +62,7 @@ class Backlog(NamedTuple):
 
 
 class Queue:
-    """The queue over its tables. Holds nothing but statements and `soonest`; every function runs inside `tx`."""
+    """The queue over its tables. Holds nothing but statements and hints; every function runs inside `tx`."""
 
     def __init__(self, tables: Tables) -> None:
         names = {
@@ -96,11 +96,13 @@ class Queue:
         self._dead_count = prepare(sql.DEAD_COUNT)
         self._leased = prepare(sql.LEASED)
         self.destinations = Destinations(tables)
+        self.ready: set[str] = set()
+        """
+        Topics for which something due was written since the dispatcher last took them away: a hint whom to wake. It may
+        name what was rolled back (one look for nothing).
+        """
         self.soonest: dict[str, int] = {}
-        """
-        Per topic the earliest due time written since the dispatcher last took it away: a hint whom to wake and when.
-        It may name what was rolled back (one look for nothing); what it misses is found by the sweep.
-        """
+        """Likewise per topic the earliest time at which what was written later becomes due, and when to look again."""
 
     def enqueue(self, tx: Connection, promises: Iterable[Promise], now_ms: int) -> int:
         """Promises what is not promised yet, known by its id, in one statement. Returns how many were new."""
@@ -122,7 +124,7 @@ class Queue:
             if promise.destination:
                 whom = promise.topic, promise.destination
                 owed[whom] = min(due_at_ms, owed.get(whom, due_at_ms))
-            self.expect(promise.topic, due_at_ms)
+            self.expect(promise.topic, due_at_ms, now_ms)
         if not rows:
             return 0
         self.destinations.promised(tx, owed)
@@ -215,7 +217,7 @@ class Queue:
                 slow = outcome.trial is not None and outcome.trial.duration_ms >= SLOW_MS
                 ended.setdefault(message.destination, []).append(Ended(what != "done", after_ms, slow))
             if what == "retried":
-                self.expect(message.topic, row["due_at_ms"])
+                self.expect(message.topic, row["due_at_ms"], now_ms)
             rows.append(row)
             settled.append(Settled(message, what, error))
         if not rows:
@@ -238,7 +240,7 @@ class Queue:
             self._settle(tx, rows)
         self.destinations.turn(tx, ((message.topic, message.destination) for message in messages))
         for message in messages:
-            self.expect(message.topic, message.due_at_ms)
+            self.ready.add(message.topic)
 
     def revive(self, tx: Connection, ids: Collection[str], now_ms: int, reason: str) -> int:
         """Runs dead messages again with a fresh budget, each at most five times an hour. Returns how many."""
@@ -251,13 +253,13 @@ class Queue:
             last = " ".join(times[-REVIVALS_AN_HOUR:])
             rows.append({"id": message_id, "now_ms": now_ms, "reason": reason, "revived": last})
             whom.append((topic, destination))
-            self.expect(topic, now_ms)
+            self.ready.add(topic)
         if rows:
             self._revive(tx, rows)
             self.destinations.turn(tx, whom)
         return len(rows)
 
-    def hasten(self, tx: Connection, due: Sequence[tuple[str, str, str, int]]) -> int:
+    def hasten(self, tx: Connection, due: Sequence[tuple[str, str, str, int]], now_ms: int) -> int:
         """
         Makes messages that wait for a retry due sooner: (id, topic, destination, due_at_ms). What is in flight, settled
         or due by then stays as it is. Returns how many.
@@ -267,7 +269,7 @@ class Queue:
         count = self._hasten(tx, [{"id": id_, "due_at_ms": at_ms} for id_, _, _, at_ms in due])
         self.destinations.turn(tx, ((topic, destination) for _, topic, destination, _ in due))
         for _, topic, _, at_ms in due:
-            self.expect(topic, at_ms)
+            self.expect(topic, at_ms, now_ms)
         return count
 
     def forget_leases(self, tx: Connection, now_ms: int) -> int:
@@ -275,6 +277,7 @@ class Queue:
         Makes due at once what was claimed and never settled. Only at the start of a process that has the database to
         itself: then whoever claimed it is dead, and waiting for the leases to end would only delay. Returns how many.
         """
+        self.ready.clear()
         self.soonest.clear()
         leased = tx.execute(self._leased).all()
         count = tx.execute(self._forget_leases, {"now_ms": now_ms}).rowcount
@@ -304,11 +307,13 @@ class Queue:
             found[topic] = found.get(topic, Backlog())._replace(dead=count)
         return found
 
-    def expect(self, topic: str, due_at_ms: int) -> None:
+    def expect(self, topic: str, due_at_ms: int, now_ms: int) -> None:
         """Something of this topic is due then: a hint for the dispatcher."""
-        known = self.soonest.get(topic)
-        if known is None or due_at_ms < known:
-            self.soonest[topic] = due_at_ms
+        if due_at_ms <= now_ms:
+            self.ready.add(topic)  # apart from `soonest`, where it would hide what is due after it
+        else:
+            # Written even where it changes nothing: the dispatcher may have taken the known one away since.
+            self.soonest[topic] = min(due_at_ms, self.soonest.get(topic, due_at_ms))
 
 
 def _due(message: Message) -> tuple[int, str]:

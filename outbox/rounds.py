@@ -60,8 +60,13 @@ class Rounds:
         return min(policy.batch, policy.in_flight - len(lane.running))
 
     def hear(self, lane: Lane) -> None:
-        """Takes over what the queue has noted as soon due."""
-        hint = self._queue.soonest.pop(lane.topic.policy.topic, None)
+        """Takes over what the queue has noted as due now or soon."""
+        topic = lane.topic.policy.topic
+        if topic in self._queue.ready:
+            self._queue.ready.discard(topic)
+            lane.hungry = True
+            lane.wake.set()
+        hint = self._queue.soonest.pop(topic, None)
         if hint is not None:
             lane.hear(hint, self._clock())
 

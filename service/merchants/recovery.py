@@ -152,7 +152,7 @@ class Recoverer:
         stride = look(tx, scope_of(row), row["phase"], row["cursor"], now_ms, sent_max)
         if stride.paused:
             self._queue.destinations.resume(tx, WEBHOOK, stride.paused)
-            self._queue.expect(WEBHOOK, now_ms)  # what it owes may be due long since
+            self._queue.ready.add(WEBHOOK)  # what it owes may be due long since
         count = len(stride.failed) + len(stride.waiting)
         slots = [now_ms + place * 60_000 // rate if rate else now_ms for place in range(count + 1)]
         sends, hurries, next_at_ms = slots[: len(stride.failed)], slots[len(stride.failed) : -1], slots[-1]
@@ -161,7 +161,7 @@ class Recoverer:
             (message_id, WEBHOOK, endpoint, slot)
             for (message_id, endpoint), slot in zip(stride.waiting, hurries, strict=True)
         ]
-        hurried = self._queue.hasten(tx, sooner)
+        hurried = self._queue.hasten(tx, sooner, now_ms)
         over = stride.phase is None
         tx.execute(
             update(recoveries)

@@ -141,7 +141,6 @@ def test_no_answer_costs_more_than_20_mb_of_memory() -> None:
     assert grown.pop("naive")[0] > MORE_MEMORY_MAX  # the control: a client that is not ours, and we would have seen it
     assert set(grown) == {"harmless", *BOMBS}
     assert {name: more for name, (more, *_) in grown.items() if more > MORE_MEMORY_MAX} == {}
-    assert sum(more for more, *_ in grown.values()) < MORE_MEMORY_MAX
     assert grown["harmless"][1] == "Done"
     # What said 2xx before it misbehaved was delivered; what never said it was not.
     for name in ("gzip", "deflate", "gzip in chunks", "endless body", "huge content-length", "huge chunk"):

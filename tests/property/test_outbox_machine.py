@@ -619,7 +619,7 @@ class OutboxMachine(RuleBasedStateMachine):
         waits = [m for m in some.values() if m.state == "pending" and m.tries and m.claim == m.settled]
         sooner = [m for m in waits if m.due_at_ms > at_ms]
         due = [(id_, "jobs", name, at_ms) for id_ in some]
-        assert self.run(self.queue.hasten, due) == len(sooner)
+        assert self.run(self.queue.hasten, due, self.now_ms) == len(sooner)
         reached["hastened"] += len(sooner)
         for model in sooner:
             model.due_at_ms = at_ms

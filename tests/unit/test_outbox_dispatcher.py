@@ -477,7 +477,7 @@ def test_the_sweep_finds_what_nobody_told_of(house: House) -> None:
         dispatcher.start()
         await asyncio.sleep(0.01)
         house.promise("a")
-        house.queue.soonest.clear()
+        house.queue.ready.clear()
         await until(lambda: house.states() == {"a": "done"})
         await dispatcher.stop(1_000)
 
@@ -509,6 +509,30 @@ def test_work_that_promises_wakes_the_other_topic(house: House) -> None:
 
     asyncio.run(run())
     assert order == ["done"]
+
+
+def test_what_is_due_at_once_does_not_hide_what_is_due_a_moment_later(house: House) -> None:
+    """Both are heard of at the same time by a topic that has been at rest; no sweep is needed for the later one."""
+
+    def work(tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
+        if messages[0].id == "first" and messages[0].tries == 1:
+            house.queue.enqueue(tx, [Promise("other", "jobs", "", "other")], house.clock())
+            return [Retry("later") for _ in messages]
+        return [Done() for _ in messages]
+
+    async def run() -> None:
+        dispatcher = house.dispatcher(Topic(policy(), work=work), sweep_ms=30_000)
+        dispatcher.start()
+        await asyncio.sleep(0.05)
+        house.promise("first", to="")
+        dispatcher.nudge()
+        await until(lambda: house.states() == {"first": "pending", "other": "done"})
+        house.clock.advance(20)
+        async with asyncio.timeout(10):
+            await until(lambda: house.states() == {"first": "done", "other": "done"})
+        await dispatcher.stop(1_000)
+
+    asyncio.run(run())
 
 
 def test_a_long_queue_is_worked_off_in_batches_with_one_write_each(house: House) -> None:
