@@ -127,8 +127,9 @@ class Destinations:
         Chooses up to `room` due messages, fairly (`share.py`). It costs the same whatever waits: those whose turn is
         first are looked up, then the first few messages of each.
         """
-        if now_ms + CLOCK_BACK_MS >= self._latest_ms or not self.set_back(tx, now_ms):
+        if now_ms + CLOCK_BACK_MS < self._latest_ms and not self.set_back(tx, now_ms):
             self._latest_ms = now_ms  # otherwise the next claim looks again: this one may be undone
+        self._latest_ms = max(self._latest_ms, now_ms)  # so that many small steps back are noticed too
         at = {"topic": policy.topic, "now_ms": now_ms}
         in_flight = tx.execute(self._flying, at).all()
         flying = {name: count for name, count, _ in in_flight}
