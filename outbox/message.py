@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlalchemy import Connection
 
@@ -31,8 +32,7 @@ class Promise:
     due_at_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """
     A promise as it was claimed. `tries` counts this one, over the whole life of the message. `claim` is the fence:
     only who holds the latest one may settle. `due_at_ms` is when it was due, not when its lease ends.
