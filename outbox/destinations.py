@@ -13,7 +13,7 @@ from outbox import statements as sql
 from outbox.health import PAUSE_MS_MAX, Ended, Health
 from outbox.policy import Policy
 from outbox.prepared import Prepared
-from outbox.share import Choice, Owed, Place, cap, choose
+from outbox.share import Choice, Place, cap, choose
 from outbox.tables import Tables
 
 CLOCK_BACK_MS = 1_000
@@ -77,14 +77,13 @@ class Destinations:
             return text(statement.format(**names, **more))
 
         self._promise = Prepared(prepare(sql.PROMISE))
-        self._turn = prepare(sql.TURN)
-        self._serve = prepare(sql.SERVE)
+        self._turn = Prepared(prepare(sql.TURN))
+        self._serve = Prepared(prepare(sql.SERVE))
         self._pause = Prepared(prepare(sql.PAUSE))
         self._hear = Prepared(prepare(sql.HEAR))
-        self._health = prepare(sql.HEALTH)
-        self._flying = prepare(sql.FLYING)
-        self._places = prepare(sql.PLACES)
-        self._due_of = prepare(sql.DUE_OF)
+        self._health = Prepared(prepare(sql.HEALTH))
+        self._flying = Prepared(prepare(sql.FLYING))
+        self._places = Prepared(prepare(sql.PLACES))
         self._hold = prepare(sql.HOLD)
         self._release = prepare(sql.RELEASE)
         self._resume = prepare(sql.RESUME)
@@ -114,7 +113,7 @@ class Destinations:
             if name:
                 by_topic.setdefault(topic, set()).add(name)
         for topic, some in by_topic.items():
-            tx.execute(self._turn, {"topic": topic, "names": json.dumps(sorted(some))})
+            self._turn(tx, [{"topic": topic, "names": json.dumps(sorted(some))}])
 
     def set_back(self, tx: Connection, now_ms: int) -> int:
         """The clock is behind what was written by it: nobody waits until it has come so far again. Returns how many."""
@@ -131,28 +130,20 @@ class Destinations:
             self._latest_ms = now_ms  # otherwise the next claim looks again: this one may be undone
         self._latest_ms = max(self._latest_ms, now_ms)  # so that many small steps back are noticed too
         at = {"topic": policy.topic, "now_ms": now_ms}
-        in_flight = tx.execute(self._flying, at).all()
+        in_flight = self._flying.rows(tx, at)
         flying = {name: count for name, count, _ in in_flight}
         troubled = sum(count for _, count, trouble in in_flight if trouble)
         most = cap(policy, sum(flying.values()))
         full = [name for name, count, trouble in in_flight if trouble or count >= most]
         # Who is not full now may become so while we choose: so many more are looked up behind.
         limit = room + len(flying) - len(full)
-        found = tx.execute(self._places, {**at, "full": json.dumps(full), "limit": limit}).all()
-        if not found:
-            return Choice(waiting=bool(full))
-        places = [Place(name, trouble > 0, *rest) for name, trouble, *rest in found]
+        # One more than any of them can get is looked up, so that it is known whether something has to wait.
+        parameters = {**at, "full": json.dumps(full), "limit": limit, "few": most + 1}
+        ((found,),) = self._places.rows(tx, parameters)
+        places = [Place(*columns) for columns in json.loads(found)]
         places.sort(key=lambda place: place.turn_ms)
-        parameters = {**at, "names": json.dumps([place.name for place in places]), "cap": policy.per_destination}
-        owed: dict[str, list[Owed]] = {}
-        for name, first, again in tx.execute(self._due_of, parameters):
-            here = [Owed(row, due_at_ms, again=False) for row, due_at_ms in json.loads(first)]
-            here += [Owed(row, due_at_ms, again=True) for row, due_at_ms in json.loads(again)]
-            if here:
-                owed[name] = here
-        choice = choose(places, owed, flying, troubled, policy, room, rng)
+        choice = choose(places, flying, troubled, policy, room, rng)
         choice.waiting = choice.waiting or bool(full)
-        choice.touched = [place for place in places if place.name in choice.taken or place.name not in owed]
         return choice
 
     def served(self, tx: Connection, policy: Policy, choice: Choice, now_ms: int) -> None:
@@ -169,7 +160,7 @@ class Destinations:
         if pauses:
             self._pause(tx, pauses)
         names = json.dumps([place.name for place in choice.touched])
-        tx.execute(self._serve, {"topic": policy.topic, "names": names, "now_ms": now_ms})
+        self._serve(tx, [{"topic": policy.topic, "names": names, "now_ms": now_ms}])
 
     def heard(self, tx: Connection, policy: Policy, ended: Mapping[str, Sequence[Ended]], now_ms: int) -> None:
         """Tries at these destinations ended so: their health and their turn."""
@@ -178,7 +169,7 @@ class Destinations:
         if policy.breaker:
             rows = []
             found = {"topic": policy.topic, "names": json.dumps(list(ended))}
-            for name, *columns in tx.execute(self._health, found):
+            for name, *columns in self._health.rows(tx, found):
                 health = Health(*columns).after(ended[name], now_ms)
                 rows.append({"topic": policy.topic, "destination": name, **health._asdict()})
             if rows:

@@ -75,15 +75,15 @@ class Queue:
             clause = text(statement.format(**names))
             return clause.bindparams(*(bindparam(name, expanding=True) for name in expanding))
 
-        def prepare_claim(which: str) -> TextClause:
-            return text(sql.CLAIM.format(**names, which=which.format(**names)))
+        def prepare_claim(which: str) -> Prepared:
+            return Prepared(text(sql.CLAIM.format(**names, which=which.format(**names))))
 
         self._enqueue = Prepared(prepare(sql.ENQUEUE))
         self._claim = prepare_claim(sql.DUE)
         self._claim_chosen = prepare_claim(sql.CHOSEN)
         self._put_back = Prepared(prepare(sql.PUT_BACK))
         self._die = Prepared(prepare(sql.DIE))
-        self._look = prepare(sql.LOOK, "ids")
+        self._look = Prepared(prepare(sql.LOOK))
         self._settle = Prepared(prepare(sql.SETTLE))
         self._keep_try = Prepared(prepare(sql.KEEP_TRY))
         self._dead = prepare(sql.DEAD, "ids")
@@ -150,12 +150,12 @@ class Queue:
         """
         limit = policy.batch if limit is None else min(limit, policy.batch)
         lease = {"lease_ends_at_ms": now_ms + policy.lease_ms}
-        rows = list(tx.execute(self._claim, {"topic": policy.topic, "now_ms": now_ms, "limit": limit, **lease}).all())
+        rows = list(self._claim.rows(tx, {"topic": policy.topic, "now_ms": now_ms, "limit": limit, **lease}))
         choice = Choice()
         if len(rows) < limit:
             choice = self.destinations.choose(tx, policy, now_ms, limit - len(rows), rng)
             if choice.rows:
-                rows += tx.execute(self._claim_chosen, {"rows": json.dumps(choice.rows), **lease}).all()
+                rows += self._claim_chosen.rows(tx, {"rows": json.dumps(choice.rows), **lease})
             # Without a message too: its turn was too early, and is put right here.
             self.destinations.served(tx, policy, choice, now_ms)
         messages: list[Message] = []
@@ -200,8 +200,8 @@ class Queue:
         """
         if len(outcomes) > 1:
             # Which fences hold cannot be told from the row count of many updates, so it is looked up. A single one can.
-            ids = [message.id for message, _ in outcomes]
-            latest = {row[0]: row[1] for row in tx.execute(self._look, {"ids": ids})}
+            ids = json.dumps([message.id for message, _ in outcomes])
+            latest = {row[0]: row[1] for row in self._look.rows(tx, {"ids": ids})}
             outcomes = [pair for pair in outcomes if latest.get(pair[0].id) == pair[0].claim]
         rows: list[dict[str, Any]] = []
         tries: list[dict[str, Any]] = []

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from random import Random
 from typing import NamedTuple
 
@@ -20,22 +21,19 @@ _RETRY_FIRST = 0.25
 
 
 class Place(NamedTuple):
-    """A destination whose turn it is."""
+    """
+    A destination whose turn it is, and the first of what is due there: first tries and those tried before, as pairs of
+    due time and the row it stands in, the longest due first. `troubled` is 1 while its last try failed or was slow.
+    """
 
     name: str
-    failing: bool
+    troubled: int
     opened_ms: int
     paused_until_ms: int
     per_minute: int | None
-    turn_ms: int = 0
-
-
-class Owed(NamedTuple):
-    """A message that is due, by the row it stands in."""
-
-    row: int
-    due_at_ms: int
-    again: bool
+    turn_ms: int
+    first: Sequence[Sequence[int]]
+    again: Sequence[Sequence[int]]
 
 
 @dataclass(slots=True)
@@ -58,43 +56,42 @@ def cap(policy: Policy, total: int) -> int:
 
 def choose(
     places: Sequence[Place],
-    owed: Mapping[str, list[Owed]],
     flying: Mapping[str, int],
-    failing_flying: int,
+    troubled_flying: int,
     policy: Policy,
     room: int,
     rng: Random,
 ) -> Choice:
     """
     Chooses up to `room` messages for `places` (in their turn), of which `flying` says how many are in flight there
-    already, and `failing_flying` how many of all these at places that fail. `owed`: of each kind the earliest first.
+    already, and `troubled_flying` how many of all these at places that are in trouble.
     """
     choice = Choice()
     half = _half(policy)
-    total, failing = sum(flying.values()), failing_flying
-    queues = {place.name: _in_order(owed.get(place.name, []), place.opened_ms > 0, rng) for place in places}
-    hungry = [place for place in places if queues[place.name]]
+    total, troubled = sum(flying.values()), troubled_flying
+    hungry = [(place, _in_order(place, rng)) for place in places if place.first or place.again]
     while hungry and len(choice.rows) < room:
-        fed: list[Place] = []
-        for place in hungry:
-            here = flying.get(place.name, 0) + choice.taken.get(place.name, 0)
-            most = 1 if place.failing else cap(policy, total)
-            if here >= most or (place.failing and failing >= half) or _spent(place, choice):
-                choice.waiting = choice.waiting or not _spent(place, choice)
+        fed: list[tuple[Place, list[int]]] = []
+        for place, queue in hungry:
+            taken = choice.taken.get(place.name, 0)
+            most = 1 if place.troubled else cap(policy, total)
+            if _spent(place, taken):
+                continue
+            if flying.get(place.name, 0) + taken >= most or (place.troubled and troubled >= half):
+                choice.waiting = True
                 continue
             if len(choice.rows) >= room:
                 choice.waiting = True
                 break
-            choice.rows.append(queues[place.name].pop(0))
-            choice.taken[place.name] = choice.taken.get(place.name, 0) + 1
+            choice.rows.append(queue.pop(0))
+            choice.taken[place.name] = taken + 1
             total += 1
-            failing += place.failing
-            if queues[place.name]:
-                fed.append(place)
+            troubled += place.troubled
+            if queue:
+                fed.append((place, queue))
         hungry = fed
-    # Of each kind only `per_destination` were looked up: behind so many there may be more.
-    emptied = (name for name, count in choice.taken.items() if count == len(owed[name]) >= policy.per_destination)
-    choice.waiting = choice.waiting or bool(hungry) or any(emptied)
+    choice.waiting = choice.waiting or bool(hungry)
+    choice.touched = [place for place in places if place.name in choice.taken or not (place.first or place.again)]
     return choice
 
 
@@ -102,18 +99,17 @@ def _half(policy: Policy) -> int:
     return max(1, policy.in_flight // 2)
 
 
-def _spent(place: Place, choice: Choice) -> bool:
+def _spent(place: Place, taken: int) -> bool:
     """A limited destination gets what one second allows at a time, and at least one; a probe is one anyway."""
     if place.per_minute is None or place.opened_ms:
         return False
-    return choice.taken.get(place.name, 0) >= max(1, place.per_minute // 60)
+    return taken >= max(1, place.per_minute // 60)
 
 
-def _in_order(owed: list[Owed], opened: bool, rng: Random) -> list[int]:
-    if opened:  # it is a probe: whatever has waited longest
-        return [one.row for one in sorted(owed, key=lambda one: one.due_at_ms)]
-    first = [one.row for one in owed if not one.again]
-    again = [one.row for one in owed if one.again]
+def _in_order(place: Place, rng: Random) -> list[int]:
+    if place.opened_ms:  # it is a probe: whatever has waited longest
+        return [row for _, row in sorted((*place.first, *place.again), key=itemgetter(0))]
+    first, again = [row for _, row in place.first], [row for _, row in place.again]
     rows: list[int] = []
     while first and again:
         rows.append((again if rng.random() < _RETRY_FIRST else first).pop(0))

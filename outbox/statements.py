@@ -3,7 +3,7 @@ All SQL of the queue; `{messages}`, `{tries}` and `{destinations}` are its table
 size of its batch.
 
 Differences of dialect belong here and nowhere else. For PostgreSQL: FOR UPDATE SKIP LOCKED in the claim's inner
-selects, FOR UPDATE in `LOOK`, json_each_text for json_each, json_agg and ctid in `DUE_OF`, greatest for max of several
+selects, FOR UPDATE in `LOOK`, json_each_text for json_each, json_agg and ctid in `PLACES`, greatest for max of several
 (it passes over nulls, where SQLite's answers null), no INDEXED BY.
 """
 
@@ -35,7 +35,8 @@ DIE = """
 UPDATE {messages} SET state = 'dead', finished_at_ms = :now_ms, settled_claim = claim, tries = tries - 1,
   last_error = :error WHERE id = :id AND claim = :claim"""
 
-LOOK = "SELECT id, claim FROM {messages} WHERE id IN :ids AND settled_claim < claim"
+LOOK = """
+SELECT id, claim FROM {messages} WHERE id IN (SELECT value FROM json_each(:ids)) AND settled_claim < claim"""
 
 # Every outcome fits this one statement, so that a batch is one call. `uncount` is 1 where the try does not count (given
 # back): its error stays too.
@@ -159,28 +160,33 @@ SELECT f.destination, f.flying, d.troubled FROM (
 
 # Two walks in the order of turns, one for those that fail: however many they are, they stand in nobody's way. What is
 # passed over in them is full, and so at most as many as there are places.
-_PLACES = """
+_IN_TURN = """
 SELECT * FROM (
   SELECT destination, troubled, opened_ms, paused_until_ms, per_minute, next_due_at_ms FROM {{destinations}}
   WHERE topic = :topic AND next_due_at_ms IS NOT NULL AND {which} AND next_due_at_ms <= :now_ms
     AND destination NOT IN (SELECT value FROM json_each(:full))
   ORDER BY next_due_at_ms LIMIT :limit)"""
 
-PLACES = _PLACES.format(which="troubled = 0") + "UNION ALL" + _PLACES.format(which="troubled = 1")
-
 # The first few of each: both kinds are probed in their own index, whatever waits behind them, and nothing but the index
 # is read. `row` is what the chosen ones are claimed by, in this same transaction.
 _FIRST_FEW = """
-(SELECT json_group_array(json_array(row, due_at_ms)) FROM (
+(SELECT json_group_array(json_array(due_at_ms, row)) FROM (
   SELECT x.rowid AS row, x.due_at_ms FROM {{messages}} AS x
-  WHERE x.topic = :topic AND x.destination = p.value AND x.state = 'pending' AND x.destination <> '' AND x.{which}
+  WHERE x.topic = :topic AND x.destination = p.destination AND x.state = 'pending' AND x.destination <> '' AND x.{which}
     AND x.due_at_ms <= :now_ms
-  ORDER BY x.due_at_ms LIMIT :cap))"""
+  ORDER BY x.due_at_ms LIMIT :few))"""
 
-_DUE_OF = """
-SELECT p.value, {first}, {again} FROM json_each(:names) AS p"""
+# The columns are those of `Place`. All in one value: fifty rows cost Python more than they cost SQLite.
+_PLACES = """
+SELECT json_group_array(json_array(destination, troubled, opened_ms, paused_until_ms, per_minute, next_due_at_ms,
+  json({first}), json({again}))) FROM ({well}UNION ALL{troubled}) AS p"""
 
-DUE_OF = _DUE_OF.format(first=_FIRST_FEW.format(which="tries = 0"), again=_FIRST_FEW.format(which="tries > 0"))
+PLACES = _PLACES.format(
+    first=_FIRST_FEW.format(which="tries = 0"),
+    again=_FIRST_FEW.format(which="tries > 0"),
+    well=_IN_TURN.format(which="troubled = 0"),
+    troubled=_IN_TURN.format(which="troubled = 1"),
+)
 
 HOLD = """
 INSERT INTO {destinations} (topic, destination, held) VALUES (:topic, :destination, :held)

@@ -702,7 +702,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def in_flight_is_the_leases_that_run(self) -> None:
         """Seen by the queue's own statement, whatever crashed."""
         at = {"topic": "jobs", "now_ms": self.now_ms}
-        found = self.run(lambda tx: {r[0]: r[1] for r in tx.execute(self.queue.destinations._flying, at)})
+        found = self.run(lambda tx: {r[0]: r[1] for r in self.queue.destinations._flying.rows(tx, at)})
         assert found == Counter(model.destination for model in self.flying())
 
     @invariant()

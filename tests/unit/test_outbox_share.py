@@ -11,34 +11,41 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.policy import Policy
-from outbox.share import Choice, Owed, Place, cap, choose
+from outbox.share import Choice, Place, cap, choose
 
 
 def policy(in_flight: int = 64, per_destination: int = 4) -> Policy:
     return Policy("t", (), 30_000, 10_000, in_flight=in_flight, per_destination=per_destination)
 
 
-def place(name: str, failing: bool = False, opened_ms: int = 0, per_minute: int | None = None) -> Place:
-    return Place(name, failing, opened_ms, 0, per_minute)
+Due = tuple[list[tuple[int, Any]], list[tuple[int, Any]]]
 
 
-def owed(name: str, first: int, again: int = 0) -> list[Owed]:
+def place(name: str, troubled: bool = False, opened_ms: int = 0, per_minute: int | None = None) -> Place:
+    return Place(name, int(troubled), opened_ms, 0, per_minute, 0, [], [])
+
+
+def owed(name: str, first: int, again: int = 0) -> Due:
     """First tries and retries, the retries due before the first tries."""
-    retries = [Owed(f"{name}-again-{n}", n, True) for n in range(again)]
-    return retries + [Owed(f"{name}-first-{n}", 1000 + n, False) for n in range(first)]
+    return [(1000 + n, f"{name}-first-{n}") for n in range(first)], [(n, f"{name}-again-{n}") for n in range(again)]
+
+
+def owing(places: list[Place], due: dict[str, Due]) -> list[Place]:
+    """These places with what is due there."""
+    return [p._replace(first=due[p.name][0], again=due[p.name][1]) if p.name in due else p for p in places]
 
 
 def chosen(
     places: list[Place],
-    due: dict[str, list[Owed]],
+    due: dict[str, Due],
     flying: dict[str, int] | None = None,
     room: int = 50,
     policy: Policy = policy(),  # noqa: B008 - frozen
     seed: int = 1,
 ) -> Choice:
     flying = flying or {}
-    failing = sum(flying.get(p.name, 0) for p in places if p.failing)
-    return choose(places, due, flying, failing, policy, room, Random(seed))
+    troubled = sum(flying.get(p.name, 0) for p in places if p.troubled)
+    return choose(owing(places, due), flying, troubled, policy, room, Random(seed))
 
 
 def test_one_destination_gets_its_cap_and_no_more() -> None:
@@ -51,10 +58,11 @@ def test_one_destination_gets_its_cap_and_no_more() -> None:
     assert not chosen([place("a")], {"a": owed("a", 2)}).waiting
 
 
-def test_a_place_whose_look_up_is_used_up_may_have_more_behind() -> None:
-    """Only as many as the cap are looked up: if all of them are taken, somebody has to look again."""
-    assert chosen([place("a")], {"a": owed("a", 4)}).waiting
-    assert not chosen([place("a")], {"a": owed("a", 3)}).waiting
+def test_whether_more_waits_than_there_is_room_for_is_known() -> None:
+    """One more than the cap is looked up: only if there is one, somebody has to look again."""
+    assert chosen([place("a")], {"a": owed("a", 5)}).waiting
+    assert not chosen([place("a")], {"a": owed("a", 4)}).waiting
+    assert not chosen([place("a")], {"a": owed("a", 2, 2)}).waiting
 
 
 def test_they_are_served_in_turn_one_each() -> None:
@@ -88,13 +96,13 @@ def test_when_half_is_taken_nobody_gets_a_second_place() -> None:
 def test_who_fails_gets_one_at_a_time() -> None:
     """However much is due there and however empty it is."""
     due = {"a": owed("a", 4, 4)}
-    assert chosen([place("a", failing=True)], due).taken == {"a": 1}
-    assert chosen([place("a", failing=True)], due, {"a": 1}).taken == {}
+    assert chosen([place("a", troubled=True)], due).taken == {"a": 1}
+    assert chosen([place("a", troubled=True)], due, {"a": 1}).taken == {}
 
 
 def test_those_that_fail_share_half_of_all_places() -> None:
     """5,000 of them, all due first; the others find the other half."""
-    failing = [place(f"f{n}", failing=True) for n in range(50)]
+    failing = [place(f"f{n}", troubled=True) for n in range(50)]
     well = [place(f"w{n}") for n in range(50)]
     due = {p.name: owed(p.name, 1) for p in failing + well}
     choice = chosen(failing + well, due, room=50)
@@ -102,7 +110,7 @@ def test_those_that_fail_share_half_of_all_places() -> None:
     assert choice.waiting
     full = chosen(failing[32:], due, {p.name: 1 for p in failing[:32]}, room=32)
     assert full.rows, "the share counts what is in flight, and `chosen` counts only its own places"
-    crowd = choose(failing[32:] + well, due, {p.name: 1 for p in failing[:32]}, 32, policy(), 32, Random(1))
+    crowd = choose(owing(failing[32:] + well, due), {p.name: 1 for p in failing[:32]}, 32, policy(), 32, Random(1))
     assert Counter(id_[0] for id_ in crowd.rows) == {"w": 32}
 
 
@@ -125,15 +133,15 @@ def test_within_its_kind_the_longest_due_goes_first() -> None:
 
 def test_a_probe_is_whatever_has_waited_longest() -> None:
     """Not luck: with an open circuit a message must not be probed with again and again while an older one waits."""
-    due = {"a": [Owed("new", 9, False), Owed("old", 1, True), Owed("middle", 5, False)]}
+    due: dict[str, Due] = {"a": ([(5, "middle"), (9, "new")], [(1, "old")])}
     for seed in range(20):
-        assert chosen([place("a", failing=True, opened_ms=30_000)], due, seed=seed).rows == ["old"]
+        assert chosen([place("a", troubled=True, opened_ms=30_000)], due, seed=seed).rows == ["old"]
 
 
 @pytest.mark.parametrize(("per_minute", "taken"), [(1, 1), (59, 1), (60, 1), (119, 1), (120, 2), (180, 3), (6000, 4)])
 def test_a_limited_destination_gets_what_a_second_allows(per_minute: int, taken: int) -> None:
     """At least one, never more than its cap; that it has to wait is no reason to choose again."""
-    choice = chosen([place("a", per_minute=per_minute)], {"a": owed("a", 4)})
+    choice = chosen([place("a", per_minute=per_minute)], {"a": owed("a", 5)})
     assert choice.taken == {"a": taken}
     assert choice.waiting == (taken == 4)
 
@@ -161,10 +169,9 @@ def situations(draw: st.DrawFn) -> dict[str, Any]:
     if elsewhere:
         flying["elsewhere"] = elsewhere
     return {
-        "places": places,
-        "owed": due,
+        "places": owing(places, due),
         "flying": flying,
-        "failing_flying": sum(flying.get(p.name, 0) for p in places if p.failing) + draw(st.integers(0, elsewhere)),
+        "troubled_flying": sum(flying.get(p.name, 0) for p in places if p.troubled) + draw(st.integers(0, elsewhere)),
         "policy": rules,
         "room": draw(st.integers(1, 12)),
         "rng": draw(st.randoms(use_true_random=False)),
@@ -177,20 +184,21 @@ def test_no_rule_is_broken_whatever_the_situation(at: dict[str, Any]) -> None:
     rules: Policy = at["policy"]
     half = max(1, rules.in_flight // 2)
     places = {p.name: p for p in at["places"]}
-    of = {one.row: name for name, here in at["owed"].items() for one in here}
+    due = {p.name: [row for _, row in [*p.first, *p.again]] for p in at["places"] if p.first or p.again}
+    of = {row: name for name, here in due.items() for row in here}
     choice = choose(**at)
 
     assert len(choice.rows) == len(set(choice.rows)) <= at["room"]
     assert Counter(of[row] for row in choice.rows) == choice.taken
-    total, failing, got = sum(at["flying"].values()), at["failing_flying"], Counter(at["flying"])
+    total, troubled, got = sum(at["flying"].values()), at["troubled_flying"], Counter(at["flying"])
     for id_ in choice.rows:  # each by itself, in the order in which they were given away
         name = of[id_]
         assert got[name] < rules.per_destination
         assert got[name] == 0 or total < half, "nobody gets a second place when half is taken"
-        if places[name].failing:
+        if places[name].troubled:
             assert got[name] == 0, "who fails gets one at a time"
-            assert failing < half, "those that fail share half"
-            failing += 1
+            assert troubled < half, "those that fail share half"
+            troubled += 1
         got[name] += 1
         total += 1
     for name, count in choice.taken.items():
@@ -198,21 +206,24 @@ def test_no_rule_is_broken_whatever_the_situation(at: dict[str, Any]) -> None:
         assert limit is None or count <= max(1, limit // 60)
 
     # Who is well, has something due and nothing in flight gets a place, if there is any.
-    for name in at["owed"]:
-        if not places[name].failing and name not in at["flying"]:
+    for name in due:
+        if not places[name].troubled and name not in at["flying"]:
             assert name in choice.taken or len(choice.rows) == at["room"]
     # In one round everybody gets one before anybody gets two.
     if len(choice.rows) == at["room"] and max(choice.taken.values()) > 1:
-        for name in at["owed"]:
-            assert places[name].failing or name in at["flying"] or name in choice.taken
+        for name in due:
+            assert places[name].troubled or name in at["flying"] or name in choice.taken
     # What is left behind, or may be, is not forgotten.
-    for name, here in at["owed"].items():
+    for name, here in due.items():
         taken = choice.taken.get(name, 0)
         limit = None if places[name].opened_ms else places[name].per_minute
         limited = limit is not None and taken >= max(1, limit // 60)
         if taken < len(here) and not limited:
             assert choice.waiting
-    assert set(choice.taken) <= set(at["owed"])
+    assert set(choice.taken) <= set(due)
+    assert [p.name for p in choice.touched] == [
+        p.name for p in at["places"] if p.name not in due or p.name in choice.taken
+    ]
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(1, 8), st.randoms(use_true_random=False))
@@ -222,7 +233,7 @@ def test_everybody_is_served_in_the_end(failing: list[bool], room: int, rng: Ran
     line = [place(f"p{number}", fails) for number, fails in enumerate(failing)]
     served: set[str] = set()
     for _ in range(len(line)):
-        choice = choose(line, {p.name: owed(p.name, 4, 4) for p in line}, {}, 0, rules, room, rng)
+        choice = choose(owing(line, {p.name: owed(p.name, 4, 4) for p in line}), {}, 0, rules, room, rng)
         served |= set(choice.taken)
         line.sort(key=lambda p: p.name in choice.taken)
     assert len(served) == len(line)
