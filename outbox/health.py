@@ -8,7 +8,8 @@ as long as before, 15 minutes at most. Nothing of this spends a try: what is owe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 FAILURES_IN_A_ROW = 5
@@ -23,7 +24,7 @@ PAUSE_MS_MAX = 15 * 60_000
 SLOW_MS = 2_000
 """A try that keeps its place so long may succeed: it is no failure, but many like it would keep all places."""
 
-_MINUTE_MS = 60_000
+MINUTE_MS = 60_000
 
 
 class Ended(NamedTuple):
@@ -48,13 +49,16 @@ class Health(NamedTuple):
     recent: str = ""
     troubled: int = 0
 
-    def after(self, ended: Iterable[Ended], now_ms: int) -> Health:
-        """The health after these tries, in the order in which they ended."""
+    def after(self, ended: Iterable[Ended], now_ms: int, fine: Mapping[int, int] = MappingProxyType({})) -> Health:
+        """
+        The health after these tries, in the order in which they ended. `fine`: how many succeeded before them, minute
+        by minute, that `recent` does not know of.
+        """
         failures, since_ms, opened_ms, paused_until_ms, recent, troubled = self
-        minutes = _read(recent, now_ms)
+        minutes = _read(recent, fine, now_ms)
         for failed, after_ms, slow in ended:
             troubled = int(failed or slow)
-            minute = minutes.setdefault(now_ms // _MINUTE_MS, [0, 0])
+            minute = minutes.setdefault(now_ms // MINUTE_MS, [0, 0])
             minute[0] += 1
             if not failed:
                 failures, since_ms = 0, None
@@ -84,13 +88,13 @@ def _mostly_failed(minutes: dict[int, list[int]]) -> bool:
     return tries >= TRIES_MIN and sum(counts[1] for counts in minutes.values()) > FAILED_SHARE * tries
 
 
-def _read(recent: str, now_ms: int) -> dict[int, list[int]]:
-    oldest = now_ms // _MINUTE_MS - RECENT_MINUTES
-    minutes: dict[int, list[int]] = {}
+def _read(recent: str, fine: Mapping[int, int], now_ms: int) -> dict[int, list[int]]:
+    oldest = now_ms // MINUTE_MS - RECENT_MINUTES
+    minutes = {minute: [count, 0] for minute, count in fine.items() if minute > oldest}
     for word in recent.split():
         minute, tries, failures = map(int, word.split(":"))
         if minute > oldest:
-            minutes[minute] = [tries, failures]
+            minutes[minute] = [minutes.get(minute, (0,))[0] + tries, failures]
     return minutes
 
 

@@ -147,9 +147,11 @@ INSERT INTO {destinations} (topic, destination, next_due_at_ms) VALUES (:topic, 
 ON CONFLICT (topic, destination) DO UPDATE SET next_due_at_ms =
   CASE WHEN held IS NULL THEN max(paused_until_ms, min(coalesce(next_due_at_ms, :due_at_ms), :due_at_ms)) END"""
 
+# Of those that were in trouble or are now: `ended` says of each whether it ended badly. The others are well, as before.
 HEALTH = """
-SELECT destination, failures, failing_since_ms, opened_ms, paused_until_ms, recent, troubled
-FROM {destinations} WHERE topic = :topic AND destination IN (SELECT value FROM json_each(:names))"""
+SELECT d.destination, d.failures, d.failing_since_ms, d.opened_ms, d.paused_until_ms, d.recent, d.troubled
+FROM json_each(:ended) AS e CROSS JOIN {destinations} AS d ON d.topic = :topic AND d.destination = e.key
+WHERE d.troubled = 1 OR e.value = 1"""
 
 # An expired lease is not in flight: whoever had it is slow or dead, and its message may be claimed again.
 FLYING = """

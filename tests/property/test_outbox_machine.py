@@ -82,6 +82,20 @@ class Place:
     opened_ms: int = 0
     troubled: bool = False  # its last try failed or was slow
     story: list[tuple[int, bool]] = field(default_factory=list)  # (minute, failed) since it last closed
+    fine: list[tuple[int, bool]] = field(default_factory=list)  # the same, of which only the process knows
+
+    def heard(self, ended: list[tuple[bool, bool, int]], now_ms: int, undone: bool = False) -> None:
+        """One batch of (failed, slow, after_ms). What the process remembers, it remembers of what was undone too."""
+        if not self.troubled and not any(failed or slow for failed, slow, _ in ended):
+            self.fine += [(now_ms // MINUTE_MS, False)] * len(ended)
+            return
+        remembered, self.fine = self.fine, []
+        if undone:
+            return
+        reached["successes written down late"] += bool(remembered)
+        self.story = [one for one in self.story + remembered if one[0] > now_ms // MINUTE_MS - 5]
+        for failed, slow, after_ms in ended:
+            self.ended(failed, slow, after_ms, now_ms)
 
     def ended(self, failed: bool, slow: bool, after_ms: int, now_ms: int) -> None:
         """The circuit breaker, said once more in other words."""
@@ -96,7 +110,7 @@ class Place:
             return
         self.failures += 1
         self.since_ms = now_ms if self.since_ms is None else self.since_ms
-        lately = [failed for minute, failed in self.story if minute > now_ms // MINUTE_MS - 5]
+        lately = [failed for _, failed in self.story]
         mostly = len(lately) >= 10 and 10 * sum(lately) > 7 * len(lately)
         pause_ms = min(after_ms, 900_000)
         if not self.opened_ms:
@@ -138,6 +152,7 @@ PHASES = [
     "opened for longer",
     "probed",
     "closed by a success",
+    "successes written down late",
     "failed late, while it was open",
     "resumed",
     "limited",
@@ -440,6 +455,7 @@ class OutboxMachine(RuleBasedStateMachine):
                 self.queue.settle, [*outcomes[:-1], (message, Drop("no", then=fail))], POLICY, self.now_ms, self.rng
             )
         except LookupError:
+            self.hear([*outcomes[:-1], (message, Drop("no"))], undone=True)
             return
         model = self.model[message.id]
         assert message.claim != model.claim or model.settled == model.claim, "`then` runs where the fence holds"
@@ -458,17 +474,28 @@ class OutboxMachine(RuleBasedStateMachine):
         return settled
 
     def apply_all(self, outcomes: list[tuple[Message, Outcome]]) -> None:
-        names = []
+        names = self.hear(outcomes)
         for message, outcome in outcomes:
             model = self.model[message.id]
             if message.claim == model.claim and model.settled < model.claim:
                 self.apply(model, message, outcome)
-                names.append(model.destination)
         self.touch(*names)
+
+    def hear(self, outcomes: list[tuple[Message, Outcome]], undone: bool = False) -> list[str]:
+        """How those tries ended whose fence holds, to each destination."""
+        ended: dict[str, list[tuple[bool, bool, int]]] = {}
+        for message, outcome in outcomes:
+            model = self.model[message.id]
+            if model.destination and message.claim == model.claim and model.settled < model.claim:
+                slow = outcome.trial is not None and outcome.trial.duration_ms >= SLOW_MS
+                after_ms = (outcome.after_ms or 0) if isinstance(outcome, Retry) else 0
+                ended.setdefault(model.destination, []).append((not isinstance(outcome, Done), slow, after_ms))
+        for name, its in ended.items():
+            self.place(name).heard(its, self.now_ms, undone)
+        return list(ended)
 
     def apply(self, model: Model, message: Message, outcome: Outcome) -> None:
         model.settled = model.claim
-        after_ms = 0
         match outcome:
             case Done():
                 model.state = "done"
@@ -476,17 +503,13 @@ class OutboxMachine(RuleBasedStateMachine):
             case Drop():
                 model.state = "dead"
             case Retry():
-                after_ms = outcome.after_ms or 0
                 retries = model.tries - model.before - 1
                 if retries == len(DELAYS_MS):
                     model.state = "dead"
                     reached["died of its schedule"] += 1
                 else:
-                    model.due_at_ms = self.now_ms + max(DELAYS_MS[retries], after_ms)
+                    model.due_at_ms = self.now_ms + max(DELAYS_MS[retries], outcome.after_ms or 0)
         model.kept.append(message.tries)
-        if model.destination:
-            slow = outcome.trial is not None and outcome.trial.duration_ms >= SLOW_MS
-            self.place(model.destination).ended(not isinstance(outcome, Done), slow, after_ms, self.now_ms)
 
     @precondition(lambda self: self.held_by_workers)
     @rule(data=st.data(), crash=st.booleans())
@@ -510,15 +533,15 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(
         steps=st.lists(
-            st.sampled_from(["crash", "late", "late", *["fail"] * 6, "hurry", "resume", "give back"]),
+            st.sampled_from(["crash", "late", "late", *["fail"] * 6, "well", "hurry", "resume", "give back"]),
             min_size=1,
             max_size=7,
         )
     )
     def live(self, steps: list[str]) -> None:
         """
-        A worker's life after life: claim what is due; then die, sleep past the lease, fail, or stop in order; and those
-        that slept wake up in the end and say that they have failed. Meanwhile a person loses patience.
+        A worker's life after life: claim what is due; then die, sleep past the lease, fail, pay, or stop in order; and
+        those that slept wake up in the end and say that they have failed. Meanwhile a person loses patience.
         """
         slept: list[Message] = []
         for step in steps:
@@ -538,7 +561,10 @@ class OutboxMachine(RuleBasedStateMachine):
                 paused = [place.paused_ms for place in self.places.values() if place.paused_ms > self.now_ms]
                 self.now_ms = max([self.now_ms, *paused]) if len(paused) == len(self.places) else self.now_ms
                 continue
-            if step == "give back":
+            if step == "well":
+                del self.held_by_workers[before:]
+                self.settle_these([(m, Done(Trial(200))) for m in mine])
+            elif step == "give back":
                 del self.held_by_workers[before:]
                 self.give_back(mine)
             else:
@@ -554,6 +580,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def restart(self, down_ms: int) -> None:
         """The process is killed with all its workers, and comes up again."""
         self.held_by_workers.clear()
+        self.queue, self.claimed_ms = Queue(TABLES), 0
         self.now_ms += down_ms
         flying = [m for m in self.model.values() if m.flies(self.now_ms)]
         leased = {m.destination for m in self.model.values() if m.claim > m.settled}
@@ -563,6 +590,8 @@ class OutboxMachine(RuleBasedStateMachine):
             model.due_at_ms = self.now_ms
         self.touch(*leased)
         self.set_back()
+        for place in self.places.values():
+            place.fine = []
 
     @rule(wait_ms=st.sampled_from(WAITS_MS))
     def wait(self, wait_ms: int) -> None:
@@ -589,7 +618,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.run(queue.release, "jobs", name)
             place.served_ms = 0
             place.held, place.failures, place.since_ms, place.opened_ms, place.paused_ms = False, 0, None, 0, 0
-            place.story, place.troubled = [], False
+            place.story, place.fine, place.troubled = [], [], False
         else:
             self.run(queue.hold, "jobs", name)
             place.held = True
@@ -697,6 +726,15 @@ class OutboxMachine(RuleBasedStateMachine):
             elif due:
                 assert row.next_due_at_ms is not None
                 assert row.next_due_at_ms <= max(min(due), place.paused_ms, place.served_ms)
+
+    @invariant()
+    def every_destination_has_its_story(self) -> None:
+        """The tries of the last minutes, as they stood when it was last in trouble."""
+        query = select(TABLES.destinations.c.destination, TABLES.destinations.c.recent)
+        for name, recent in self.run(lambda tx: tx.execute(query).all()):
+            tries: Counter[int] = Counter(minute for minute, _ in self.place(name).story)
+            failures: Counter[int] = Counter(minute for minute, failed in self.place(name).story if failed)
+            assert set(recent.split()) == {f"{minute}:{count}:{failures[minute]}" for minute, count in tries.items()}
 
     @invariant()
     def in_flight_is_the_leases_that_run(self) -> None:

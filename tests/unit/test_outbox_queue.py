@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, MetaData, event, select
 from sqlalchemy.exc import IntegrityError
 
 from outbox import Done, Drop, Message, Outcome, Policy, Promise, Queue, Retry, Trial, schedule
+from outbox.health import MINUTE_MS, RECENT_MINUTES, Ended
 from outbox.tables import define
 from tests.support.clock import Clock
 from tests.support.database import open_engine
@@ -130,7 +131,7 @@ def test_what_a_claim_and_a_settle_cost_does_not_depend_on_how_many(desk: Desk, 
 
 
 def test_a_settle_with_tries_and_every_shape_is_four_statements(desk: Desk) -> None:
-    """Done, again and dead in one batch cost no more than one of them; the breaker adds two."""
+    """Done, again and dead in one batch cost no more than one of them; the breaker adds one, and two in trouble."""
     desk.promise("a", "b", "c")
     outcomes: list[Outcome] = [Done(Trial(200)), Retry("http_500"), Drop("gone")]
     assert desk.settle(*zip(desk.claim(), outcomes, strict=True)) == ["done", "retried", "died"]
@@ -140,6 +141,34 @@ def test_a_settle_with_tries_and_every_shape_is_four_statements(desk: Desk) -> N
     pairs = [(message, Drop("gone")) for message in desk.claim()]
     desk(desk.queue.settle, pairs, breaker, desk.clock(), Random(1))
     assert len(desk.calls) == 6
+    desk.promise("f", "g", to="well")
+    desk(desk.queue.settle, [(message, Done()) for message in desk.claim()], breaker, desk.clock(), Random(1))
+    assert len(desk.calls) == 4
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "opens"), [("nothing", False), ("restarted", True), ("enabled again", True), ("five minutes", True)]
+)
+def test_successes_count_though_nobody_wrote_them_down(desk: Desk, meanwhile: str, opens: bool) -> None:
+    """Eight of ten failed, never five in a row: too many, unless twenty had succeeded a moment before."""
+    policy, places = replace(POLICY, breaker=True), desk.queue.destinations
+    fine, failed = Ended(False), Ended(True)
+    desk.promise("a")
+    desk(places.heard, policy, {"shop": [fine] * 20}, desk.clock())
+    assert desk(lambda tx: tx.execute(select(TABLES.destinations.c.recent)).scalar_one()) == ""
+    match meanwhile:
+        case "restarted":
+            places = Queue(TABLES).destinations
+        case "enabled again":
+            desk(places.release, "mail", "shop")
+        case "five minutes":
+            desk.clock.advance(RECENT_MINUTES * MINUTE_MS)
+            desk(places.heard, policy, {"other": [fine]}, desk.clock())
+            assert ("mail", "shop") not in {name for names in places._fine.values() for name in names}
+    for ended in ([failed] * 4, [fine], [failed] * 3, [fine, failed]):
+        assert not desk(places.standing, "mail", "shop").opened_ms
+        desk(places.heard, policy, {"shop": ended}, desk.clock())
+    assert bool(desk(places.standing, "mail", "shop").opened_ms) == opens
 
 
 def test_a_full_destination_is_passed_over(desk: Desk) -> None:
