@@ -106,12 +106,9 @@ class Destinations:
 
     # --- what the queue does with it -------------------------------------------------------------
 
-    def promised(self, tx: Connection, due: Mapping[tuple[str, str], int]) -> None:
-        """Something is promised to these (topic, destination), the earliest of it due then."""
-        if due:
-            self._promise(
-                tx, [{"topic": topic, "destination": name, "due_at_ms": at_ms} for (topic, name), at_ms in due.items()]
-            )
+    def promised(self, tx: Connection, topic: str, due: Mapping[str, int]) -> None:
+        """Something is promised to these destinations, the earliest of it due then."""
+        self._promise(tx, [{"topic": topic, "due": json.dumps(due)}])
 
     def turn(self, tx: Connection, names: Iterable[tuple[str, str]]) -> None:
         """What is owed to these (topic, destination) has changed: their turn is worked out anew."""

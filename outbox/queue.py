@@ -107,7 +107,7 @@ class Queue:
     def enqueue(self, tx: Connection, promises: Iterable[Promise], now_ms: int) -> int:
         """Promises what is not promised yet, known by its id, in one statement. Returns how many were new."""
         rows: list[dict[str, Any]] = []
-        owed: dict[tuple[str, str], int] = {}
+        owed: dict[str, dict[str, int]] = {}
         for promise in promises:
             due_at_ms = promise.due_at_ms or now_ms
             rows.append(
@@ -122,12 +122,13 @@ class Queue:
                 }
             )
             if promise.destination:
-                whom = promise.topic, promise.destination
-                owed[whom] = min(due_at_ms, owed.get(whom, due_at_ms))
+                due = owed.setdefault(promise.topic, {})
+                due[promise.destination] = min(due_at_ms, due.get(promise.destination, due_at_ms))
             self.expect(promise.topic, due_at_ms, now_ms)
         if not rows:
             return 0
-        self.destinations.promised(tx, owed)
+        for topic, due in owed.items():
+            self.destinations.promised(tx, topic, due)
         return self._enqueue(tx, rows)
 
     def claim(
@@ -201,7 +202,8 @@ class Queue:
         if len(outcomes) > 1:
             # Which fences hold cannot be told from the row count of many updates, so it is looked up. A single one can.
             ids = json.dumps([message.id for message, _ in outcomes])
-            latest = {row[0]: row[1] for row in self._look.rows(tx, {"ids": ids})}
+            ((found,),) = self._look.rows(tx, {"ids": ids})
+            latest = json.loads(found)
             outcomes = [pair for pair in outcomes if latest.get(pair[0].id) == pair[0].claim]
         rows: list[dict[str, Any]] = []
         tries: list[dict[str, Any]] = []

@@ -74,7 +74,7 @@ def choose(
         fed: list[tuple[Place, list[int]]] = []
         for place, queue in hungry:
             taken = choice.taken.get(place.name, 0)
-            most = 1 if place.troubled else cap(policy, total)
+            most = 1 if place.troubled or total >= half else policy.per_destination
             if _spent(place, taken):
                 continue
             if flying.get(place.name, 0) + taken >= most or (place.troubled and troubled >= half):

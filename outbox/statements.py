@@ -36,7 +36,8 @@ UPDATE {messages} SET state = 'dead', finished_at_ms = :now_ms, settled_claim = 
   last_error = :error WHERE id = :id AND claim = :claim"""
 
 LOOK = """
-SELECT id, claim FROM {messages} WHERE id IN (SELECT value FROM json_each(:ids)) AND settled_claim < claim"""
+SELECT json_group_object(id, claim) FROM {messages}
+WHERE id IN (SELECT value FROM json_each(:ids)) AND settled_claim < claim"""
 
 # Every outcome fits this one statement, so that a batch is one call. `uncount` is 1 where the try does not count (given
 # back): its error stays too.
@@ -141,11 +142,13 @@ UPDATE {destinations} SET failures = :failures, failing_since_ms = :failing_sinc
   paused_until_ms = :paused_until_ms, recent = :recent, troubled = :troubled
 WHERE topic = :topic AND destination = :destination"""
 
-# What is promised can only make its turn earlier, and need not be new: then it is looked at once for nothing.
+# What is promised can only make its turn earlier, and need not be new: then it is looked at once for nothing. Without
+# `WHERE true` SQLite takes ON for that of a join.
 PROMISE = """
-INSERT INTO {destinations} (topic, destination, next_due_at_ms) VALUES (:topic, :destination, :due_at_ms)
-ON CONFLICT (topic, destination) DO UPDATE SET next_due_at_ms =
-  CASE WHEN held IS NULL THEN max(paused_until_ms, min(coalesce(next_due_at_ms, :due_at_ms), :due_at_ms)) END"""
+INSERT INTO {destinations} (topic, destination, next_due_at_ms)
+SELECT :topic, key, value FROM json_each(:due) WHERE true
+ON CONFLICT (topic, destination) DO UPDATE SET next_due_at_ms = max(paused_until_ms, excluded.next_due_at_ms)
+WHERE held IS NULL AND (next_due_at_ms IS NULL OR next_due_at_ms > excluded.next_due_at_ms)"""
 
 # Of those that were in trouble or are now: `ended` says of each whether it ended badly. The others are well, as before.
 HEALTH = """
