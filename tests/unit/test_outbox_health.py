@@ -79,6 +79,15 @@ def test_what_is_older_than_five_minutes_does_not_count() -> None:
     assert (later.opened_ms, len(later.recent.split())) == (0, 1)
 
 
+def test_what_succeeded_before_counts_for_as_long_though_it_is_not_in_the_text() -> None:
+    """Ten failures among twenty successes: too few to open by their share, unless the successes are too old."""
+    pattern = minutes_of("xxxx.xxxx.xx")
+    oldest = NOW_MS // MINUTE_MS - RECENT_MINUTES
+    assert Health().after(pattern, NOW_MS).opened_ms == OPEN_MS
+    assert Health().after(pattern, NOW_MS, {oldest: 20}).opened_ms == OPEN_MS
+    assert Health().after(pattern, NOW_MS, {oldest + 1: 20}).opened_ms == 0
+
+
 def test_each_failed_probe_doubles_up_to_fifteen_minutes() -> None:
     """From the end of the probe on, to the millisecond."""
     health, now_ms, lengths = opened(), NOW_MS, []

@@ -84,6 +84,17 @@ def test_a_promise_is_made_once(desk: Desk) -> None:
     assert len(desk.claim()) == 3
 
 
+def test_the_earliest_of_several_promises_is_the_turn(desk: Desk) -> None:
+    """In whatever order they are made, in one batch or in several; one that is due later changes nothing."""
+    now_ms = desk.clock()
+    for ids in ("abc", "def"):
+        promises = [
+            Promise(id_, "mail", "shop", "s", due_at_ms=now_ms + at) for id_, at in zip(ids, (9, 5, 7), strict=True)
+        ]
+        desk(desk.queue.enqueue, promises, now_ms)
+        assert desk.turn() == now_ms + 5
+
+
 @to_whom
 def test_a_claim_counts_the_try_and_begins_a_lease(desk: Desk, to: str) -> None:
     """From the commit on nobody else gets it, until the lease is over to the millisecond."""
