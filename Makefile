@@ -24,7 +24,7 @@ UV_COMPILE := $(VENV)-lock/bin/uv pip compile --quiet --universal --python-versi
 # More arguments for pytest: make test ARGS='-k writer'
 ARGS :=
 
-.PHONY: help run test check bench bench-large docs lock format clean
+.PHONY: help run test contract check bench bench-large docs lock format clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sort | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: $(READY_TO_TEST) ## Measure it all and judge: under an hour (ARGS='--help
 
 bench-large: $(READY_TO_TEST) ## Measure intake with 5,000,000 callbacks stored: needs 30 GB free
 	@exec $(BIN)/python -m tests.bench --part large $(ARGS)
+
+contract: $(READY_TO_TEST) ## Ask the providers' real sandboxes, where their keys are in the environment
+	@CAISSE_CONTRACT=1 exec $(BIN)/python -m pytest --quiet tests/contract $(ARGS)
 
 docs: $(READY_TO_TEST) ## Write the pages of docs/ that are made from the code
 	@exec $(BIN)/python -m tests.tidy.pages

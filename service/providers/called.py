@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from service.payments import money
 from service.payments.facts import Fact, Kind, Told
 from service.providers.base import Answer, Credentials, NotKnown, Request, Unclear
-from service.providers.calls import Call, Given, Lost, NotSent
+from service.providers.calls import Call, Channel, Facts, Given, Lost, NotSent, RefundRefused, Wanted
 
 URL_CHARACTERS_MAX: Final = 2000
 CREDENTIALS_WRONG: Final = NotSent("credentials", alert=True)
+TEST_MONEY: Final = "test_answer_in_live"
+
+TEST_KEYS = ("sk_test_", "rk_test_", "sk_sandbox_", "pvk_sandbox_")
+"""How keys begin that move no money: Stripe and Paystack, FedaPay [SDK], Moneroo [3p]."""
 
 _TURNED_AWAY: Mapping[int, NotSent] = {
     401: CREDENTIALS_WRONG,
@@ -40,6 +45,23 @@ def turned_away(status: int) -> NotSent | Lost | None:
     return _TURNED_AWAY.get(status) or Lost("refused" if 400 <= status < 500 else "provider_error")
 
 
+def not_refunded(stopped: NotSent | Lost) -> NotSent | RefundRefused | Lost:
+    """What a status says of a refund: refused by 422 it is refused, turned away at the door it may be sent again."""
+    return RefundRefused(stopped.reason) if stopped.reason == "unsupported" else stopped
+
+
+def unfit(wanted: Wanted, channel: Channel, key: str) -> NotSent | None:
+    """What can be said against a wish before anything is sent; `key` is the credential that calls."""
+    if not key or (wanted.live and key.startswith(TEST_KEYS)):
+        return CREDENTIALS_WRONG
+    if wanted.currency != channel.currency:
+        return NotSent("unsupported")
+    if channel.refuses(wanted.amount_minor) is not None:
+        return NotSent("amount")
+    lacking = sorted(channel.lacks(wanted))
+    return NotSent(f"missing_{lacking[0]}") if lacking else None
+
+
 def link(value: object) -> str | None:
     """An address that a payer can be sent to, None for anything else (another scheme, a user name in it, spaces)."""
     if isinstance(value, str) and len(value) <= URL_CHARACTERS_MAX and value.isascii() and _LINK.fullmatch(value):
@@ -51,6 +73,23 @@ def whole(amount_minor: int, currency: str) -> int | None:
     """An amount in whole major units, for providers that take no fraction; None where there is one, or no amount."""
     major = money.to_major(amount_minor, currency)
     return int(major) if major > 0 and major == major.to_integral_value() else None
+
+
+def words(facts: Facts, name: str) -> tuple[str, ...]:
+    """A fact that is a list of words."""
+    found = facts[name]
+    return found if isinstance(found, tuple) else ()
+
+
+def number(facts: Facts, name: str) -> int:
+    """A fact that is a number."""
+    found = facts[name]
+    return found if isinstance(found, int) else 0
+
+
+def rfc3339(at_ms: int) -> str:
+    """A time as lists are asked with it, in whole seconds."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
 
 
 def text(value: str, limit: int) -> str:

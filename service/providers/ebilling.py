@@ -33,13 +33,27 @@ from service.providers.base import (
     Unclear,
     Verified,
 )
+from service.providers.calls import Facts
 
 # --- tables -------------------------------------------------------------------------------------------
 
 CURRENCY: Final = "XAF"
 """Bills are in CFA francs of central Africa; callbacks do not name it [SDK]."""
 
-BILLS: Final = "/api/v1/merchant/e_bills"
+FACTS: Facts = {
+    "bills_path": "/api/v1/merchant/e_bills",  # [SDK]
+    "push_path": "/api/v1/merchant/e_bills/{bill}/ussd_push",  # [3p, many]; v2 differs [3p]
+    "portal_url": "https://www.billing-easy.net",  # [SDK]; most take money at https://staging.billing-easy.net [3p]
+    "test_portal_url": "https://test.billing-easy.net",  # LAB's [SDK]
+    "page_path": "/checkoutnow?invoice_number={bill}&merchant_redirect_url={return_url}",  # [SDK]
+    "card_page_path": "/?invoice={bill}&operator={operator}&redirect=1&redirect_url={return_url}",  # [3p]
+    "expiry_unit_minutes": 1,  # `expiry_period` counts minutes [SDK], some say hours (60) or days (1440) [3p]
+    "expiry_minutes": 60,  # ours, where the payment has no end of its own
+    "description_characters_max": 100,  # [unv]
+    "list_per_page": 50,  # [unv]
+    "dialled": "241",  # taken from numbers, which eBilling wants as they are dialled in Gabon [3p]; empty: E.164
+}
+"""What is believed and may be set. The portal's host is another than the API's, and follows live and test."""
 
 BILL: Mapping[str, Kind] = {
     "created": Kind.CREATED,
@@ -125,14 +139,14 @@ def headers(credentials: Credentials) -> dict[str, str]:
     return {"Authorization": f"Basic {basic}", "Accept": "application/json"}
 
 
-def bill_path(reference: str) -> str:
+def bill_path(reference: str, facts: Facts = FACTS) -> str:
     """Where a bill is."""
-    return f"{BILLS}/{quote(reference, safe='')}"
+    return f"{facts['bills_path']}/{quote(reference, safe='')}"
 
 
-def question(reference: str, credentials: Credentials) -> Request:
+def question(reference: str, credentials: Credentials, facts: Facts = FACTS) -> Request:
     """`GET /api/v1/merchant/e_bills/{bill_id}` [SDK]."""
-    return Request("GET", bill_path(reference), headers(credentials))
+    return Request("GET", bill_path(reference, facts), headers(credentials))
 
 
 def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import quote, quote_plus
 
 from service.payments.facts import Fact, Kind, Reason, Source, Told
 from service.providers import called, ebilling, strict
@@ -28,8 +28,10 @@ from service.providers.calls import (
     Channel,
     Creating,
     Declined,
+    Facts,
     Given,
     Lost,
+    Need,
     NotSent,
     Redirect,
     Response,
@@ -40,7 +42,6 @@ from service.providers.calls import (
 # --- tables -------------------------------------------------------------------------------------------
 
 COUNTRY: Final = "GA"
-DIAL: Final = "241"
 
 SYSTEMS: Mapping[str, str] = {"airtel": "airtelmoney", "moov": "moovmoney4"}
 """`payment_system_name` of a prompt [3p, many; one says moovmoney1]."""
@@ -51,70 +52,59 @@ PREFIXES: Mapping[str, str] = {"07": "airtel", "06": "moov"}
 CARD: Final = "ORABANK_NG"  # the portal's own word for cards [3p]
 PORTAL_CHOICE: Final = "portal"  # ours: the payer chooses on the portal
 
-PORTAL_URL: Final = "portal_url"
-"""A credential that is a setting: where the account's portal is. Its host is another than the API's."""
+EXPIRY_MINUTES: Final = (1440, 720, 360, 180, 60, 30)
+"""What the plugin lets choose for `expiry_period` [SDK]."""
 
-PORTAL: Final = "https://www.billing-easy.net"
-PORTALS: Mapping[str, str] = {
-    "https://www.billing-easy.com": PORTAL,
-    "https://stg.billing-easy.com": "https://staging.billing-easy.net",
-    "https://lab.billing-easy.net": "https://test.billing-easy.net",
-}
-"""Which portal shows the bills of which API [SDK]; most third parties take money at the second pair [3p]."""
-
-EXPIRY_MINUTES: Final = 60
-"""`expiry_period`: the plugin counts minutes [SDK], some hours or days [3p]. We are not told what time it is."""
-
-DESCRIPTION_CHARACTERS_MAX: Final = 100  # [unv]
 NO_INSTRUCTION = ("accepted",)  # the `message` of a prompt that was sent [3p]: nothing for the payer to read
 
 NO_PROMPT = frozenset({401, 403, 404, 405, 406, 422, 429})
 """The push was refused: 406 for another operator's number, and in LAB [3p ×2]; the others as in the failover table."""
 
-LIST_PER_PAGE: Final = 50  # [unv]
 LIST_CALLS_MAX: Final = 4
 
 # --- creating -----------------------------------------------------------------------------------------
 
 
-def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creating:
+def create(wanted: Wanted, channel: Channel, credentials: Credentials, facts: Facts = ebilling.FACTS) -> Creating:
     """A bill; then the prompt where the channel is an operator's. The portal where it is not, or none could be sent."""
-    amount, number = called.whole(wanted.amount_minor, wanted.currency), msisdn(wanted, channel)
-    if amount is None or wanted.currency != channel.currency:
-        return NotSent("bad_amount")
+    amount, number = called.whole(wanted.amount_minor, wanted.currency), msisdn(wanted, channel, facts)
+    pair = [called.credential(credentials, name) for name in ("username", "shared_key")]
+    unfit = called.unfit(wanted, channel, pair[0] if all(pair) else "")
+    if unfit or amount is None:
+        return unfit or NotSent("amount")
     if number is None:
-        return NotSent("missing_phone")
-    if not all(called.credential(credentials, name) for name in ("username", "shared_key")):
-        return called.CREDENTIALS_WRONG
+        return NotSent("missing_payer_phone")
     headers = ebilling.headers(credentials)
-    response = yield Call("POST", ebilling.BILLS, headers, json=_bill(wanted, amount, number))
+    response = yield Call("POST", str(facts["bills_path"]), headers, json=_bill(wanted, amount, number, facts))
     made = _made(wanted, response)
     if not isinstance(made, Told):
         return made
     if made.facts[0].kind not in ebilling.NOT_FINAL:
         return Accepted(made)  # paid already: there is nothing to ask of anybody
     bill = made.references[0]
-    page = Redirect(_page(bill, wanted.return_url, channel, credentials))
+    page = Redirect(_page(bill, wanted, channel, facts))
     if not channel.direct:
         return _waits(made, page)
     push = {"payer_msisdn": number, "payment_system_name": channel.code}
+    path = str(facts["push_path"]).format(bill=quote(bill, safe=""))
     try:
-        response = yield Call("POST", f"{ebilling.bill_path(bill)}/ussd_push", headers, json=push)
+        response = yield Call("POST", path, headers, json=push)
     except Broken as broken:
         # The bill is there all the same. Without a prompt the portal is left; with one perhaps shown, nobody knows.
         return Lost(broken.reason, made) if broken.sent else _waits(made, page)
     return _pushed(made, bill, page, response)
 
 
-def msisdn(wanted: Wanted, channel: Channel) -> str | None:
+def msisdn(wanted: Wanted, channel: Channel, facts: Facts = ebilling.FACTS) -> str | None:
     """
     The number as a payer in Gabon writes it, nine digits [3p]; others as they are. A bill has to have one [SDK]; for a
     prompt it is the wallet's and not simply the customer's.
     """
     number = called.digits(wanted.payer_phone or ("" if channel.direct else wanted.customer.phone))
-    if number is None or not number.startswith(DIAL):
+    dialled = str(facts["dialled"])
+    if number is None or not dialled or not number.startswith(dialled):
         return number
-    local = number.removeprefix(DIAL)
+    local = number.removeprefix(dialled)
     return local if local.startswith("0") else f"0{local}"
 
 
@@ -123,15 +113,25 @@ def likely_operator(number: str) -> str:
     return PREFIXES.get(number[:2], "")
 
 
-def _bill(wanted: Wanted, amount: int, number: str) -> dict[str, object]:
+def expiry_period(wanted: Wanted, facts: Facts) -> int:
+    """The longest choice that ends with the payment, else the shortest; in eBilling's unit, rounded up."""
+    minutes = called.number(facts, "expiry_minutes")
+    if wanted.now_ms and wanted.expires_at_ms is not None:
+        left = (wanted.expires_at_ms - wanted.now_ms) // 60_000
+        minutes = next((choice for choice in EXPIRY_MINUTES if choice <= left), EXPIRY_MINUTES[-1])
+    return -(-minutes // max(1, called.number(facts, "expiry_unit_minutes")))
+
+
+def _bill(wanted: Wanted, amount: int, number: str, facts: Facts) -> dict[str, object]:
     """What the official plugin sends [SDK]; eBilling itself is to send the payer nothing."""
+    longest = called.number(facts, "description_characters_max")
     payer = {"payer_email": wanted.customer.email, "payer_name": wanted.customer.name}
     return {
         "payer_msisdn": number,
         "amount": amount,
-        "short_description": called.text(wanted.description, DESCRIPTION_CHARACTERS_MAX) or wanted.reference,
+        "short_description": called.text(wanted.description, longest) or wanted.reference,
         "external_reference": wanted.reference,
-        "expiry_period": EXPIRY_MINUTES,
+        "expiry_period": expiry_period(wanted, facts),
         "email": False,
         "sms": False,
         **{name: kept for name, value in payer.items() if (kept := called.text(value, strict.ID_CHARACTERS_MAX))},
@@ -196,47 +196,43 @@ def _pushed(made: Told, bill: str, page: Redirect, response: Response) -> Result
     return _waits(made, Approve("" if words.casefold() in NO_INSTRUCTION else words))
 
 
-def _page(bill: str, return_url: str, channel: Channel, credentials: Credentials) -> str:
+def _page(bill: str, wanted: Wanted, channel: Channel, facts: Facts) -> str:
     """
     The portal's page for a bill: `checkoutnow` [SDK], and for cards the form that goes straight to the bank [3p].
 
     Where the payer comes back from it proves nothing.
     """
-    portal = (called.credential(credentials, PORTAL_URL) or PORTAL).rstrip("/")
-    if channel.code == CARD:
-        fields = {"invoice": bill, "operator": CARD, "redirect": "1", "redirect_url": return_url}
-        path = "/"
-    else:
-        fields = {"invoice_number": bill, "merchant_redirect_url": return_url}
-        path = "/checkoutnow"
-    return f"{portal}{path}?{urlencode({name: value for name, value in fields.items() if value}, errors='replace')}"
+    portal = str(facts["portal_url" if wanted.live else "test_portal_url"]).rstrip("/")
+    path = str(facts["card_page_path" if channel.method == "card" else "page_path"])
+    back = quote_plus(wanted.return_url, errors="replace")
+    return portal + path.format(bill=quote_plus(bill), operator=quote_plus(channel.code), return_url=back)
 
 
 # --- asking -------------------------------------------------------------------------------------------
 
 
-def fetch(given: Given, live: bool, credentials: Credentials) -> Asking:
+def fetch(given: Given, live: bool, credentials: Credentials, facts: Facts = ebilling.FACTS) -> Asking:
     """The bill by its number."""
     number = called.theirs(given)
     if number is None:
         return Unclear("no_number_yet")
-    response = yield called.call(ebilling.question(number, credentials))
+    response = yield called.call(ebilling.question(number, credentials, facts))
     asked = Asked(live, given.reference or None, given.amount_minor, given.currency)
     return called.never_unknown(ebilling.answer(number, response.status, response.body, asked))
 
 
-def find(given: Given, live: bool, credentials: Credentials) -> Asking:
+def find(given: Given, live: bool, credentials: Credentials, facts: Facts = ebilling.FACTS) -> Asking:
     """
     The bill with our reference, looked for at both ends of the list [3p: `{current_page, total_entries, entries}`].
 
     What is not there is not "not known": we do not know the list's order, nor whether all bills are in it.
     """
-    last = 1
+    last, size = 1, called.number(facts, "list_per_page")
     for turn in range(LIST_CALLS_MAX):
         pages = _ends(last)
         if turn >= len(pages):
             break
-        path = f"{ebilling.BILLS}?page={pages[turn]}&per_page={LIST_PER_PAGE}"
+        path = f"{facts['bills_path']}?page={pages[turn]}&per_page={size}"
         response = yield Call("GET", path, ebilling.headers(credentials))
         said = None if called.turned_away(response.status) else strict.document(response.body)
         entries = said.get("entries") if isinstance(said, dict) else None
@@ -246,8 +242,8 @@ def find(given: Given, live: bool, credentials: Credentials) -> Asking:
         if len(numbers) > 1:
             return Unclear("several_bills")
         if numbers:
-            return (yield from fetch(replace(given, references=tuple(numbers)), live, credentials))
-        last = _last_page(said)
+            return (yield from fetch(replace(given, references=tuple(numbers)), live, credentials, facts))
+        last = _last_page(said, size)
     return Unclear("not_in_list")
 
 
@@ -256,8 +252,8 @@ def _ends(last: int) -> list[int]:
     return list(dict.fromkeys(page for pair in ((1, last), (2, last - 1)) for page in pair if 1 <= page <= last))
 
 
-def _last_page(said: strict.Document) -> int:
-    total, size = said.get("total_entries"), said.get("per_page", LIST_PER_PAGE)
+def _last_page(said: strict.Document, asked: int) -> int:
+    total, size = said.get("total_entries"), said.get("per_page", asked)
     if type(total) is not int or type(size) is not int or not 0 < size <= total < 10**9:
         return 1
     return -(-total // size)
@@ -272,16 +268,20 @@ def _ours(entries: list[object], reference: str) -> list[str]:
 
 # --- the record ---------------------------------------------------------------------------------------
 
+PHONE: Final[frozenset[Need]] = frozenset({"payer_phone"})
+"""A bill has to have one [SDK]."""
+
 CALLS = Calls(
     channels=(
         *(
-            Channel("mobile_money", ebilling.CURRENCY, COUNTRY, operator, code, direct=True)
+            Channel("mobile_money", ebilling.CURRENCY, COUNTRY, operator, code, direct=True, needs=PHONE)
             for operator, code in SYSTEMS.items()
         ),
-        Channel("mobile_money", ebilling.CURRENCY, COUNTRY, code=PORTAL_CHOICE),
-        Channel("card", ebilling.CURRENCY, code=CARD),
+        Channel("mobile_money", ebilling.CURRENCY, COUNTRY, code=PORTAL_CHOICE, needs=PHONE),
+        Channel("card", ebilling.CURRENCY, code=CARD, needs=PHONE),
     ),
     create=create,
     fetch=fetch,
     find=find,
+    facts=ebilling.FACTS,
 )

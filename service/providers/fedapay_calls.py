@@ -13,13 +13,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Generator, Mapping
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source, Told
 from service.providers import called, meaning, strict
 from service.providers.base import Answer, Credentials, NotFinal, NotKnown, Parked, Unclear
 from service.providers.calls import (
+    LISTED_MAX,
     Accepted,
     Approve,
     Asking,
@@ -31,7 +32,11 @@ from service.providers.calls import (
     Channel,
     Creating,
     Declined,
+    Facts,
     Given,
+    Listed,
+    Listening,
+    Listing,
     Lost,
     NotCanceled,
     NotSent,
@@ -87,23 +92,24 @@ DIALLED: Mapping[str, str] = {
 """Calling codes of these countries (ITU E.164)."""
 
 SANDBOX_KEY: Final = "sk_sandbox_"
-SANDBOX_MODE: Final = "momo_test"
-"""The sandbox's keys begin so [SDK]; it has one mode, with numbers in national form: 64000001 succeeds [docs]."""
+"""How the sandbox's keys begin [SDK]."""
 
-PUSH_PATH: Final = "/v1/{mode}"
-"""As both SDKs have it; the API reference says `/v1/transactions/{mode}` and shows the SDK's call beside it."""
-
-PUSH_SAID: frozenset[str] = frozenset({"success", "pending", "scheduled", "sent"})
-"""`message` [SDK test] or the intent's `status` [docs] where the prompt is on its way. Others are in no table."""
+FACTS: Facts = {
+    "sandbox_mode": "momo_test",  # its one mode, with numbers in national form: 64000001 succeeds [docs]
+    "push_path": "/v1/{mode}",  # both SDKs; the API reference says `/v1/transactions/{mode}`
+    "find_path": "/v1/transactions/merchant/{reference}",  # [docs, 3p]
+    "list_path": "/v1/transactions/search",  # [docs]
+    "include": "currency",  # a parameter of create [SDK test]; that fetch takes it too is [unv]
+    "pushed_words": ("success", "pending", "scheduled", "sent"),  # `message` [SDK test], the intent's `status` [docs]
+    "reference_taken_word": "reference",  # part of what a 422 says when our reference was used before [unv]
+}
+"""
+What is believed and may be set. Where an answer does not include the currency, `CURRENCY_IDS` stands in. A push that is
+answered with none of `pushed_words` is lost.
+"""
 
 CURRENCY_IDS: Mapping[str, str] = {"1": "XOF"}
 """`currency_id` of answers that were not asked to include the currency: 1 in every fixture [SDK] and seen [3p]."""
-
-INCLUDE: Final = "currency"
-"""A parameter of create [SDK test]; that fetch takes it too is [unv]: where it does not, `CURRENCY_IDS` stands in."""
-
-REFERENCE_WORD: Final = "reference"
-"""Part of what a 422 says when `merchant_reference` was used before: it must be unique [docs], the words are [unv]."""
 
 DEAD = frozenset({Kind.CANCELED, Kind.EXPIRED, Kind.FAILED})
 TOKEN_CHARACTERS_MAX, DESCRIPTION_CHARACTERS_MAX, NAME_CHARACTERS_MAX = 4096, 255, 100
@@ -142,7 +148,7 @@ def _customer(wanted: Wanted) -> dict[str, object]:
     return {name: value for name, value in said.items() if value}
 
 
-def _asked_for(wanted: Wanted, amount: int) -> dict[str, object]:
+def _asked_for(wanted: Wanted, amount: int, facts: Facts) -> dict[str, object]:
     """The transaction. `callback_url` is where the browser goes back to [docs]; callbacks have a dashboard setting."""
     body: dict[str, object] = {
         "description": called.text(wanted.description, DESCRIPTION_CHARACTERS_MAX) or wanted.reference,
@@ -151,7 +157,7 @@ def _asked_for(wanted: Wanted, amount: int) -> dict[str, object]:
         "callback_url": wanted.return_url,
         "merchant_reference": wanted.reference,
         "custom_metadata": dict(wanted.metadata),
-        "include": INCLUDE,
+        "include": facts["include"],
     }
     customer = _customer(wanted)
     return {**body, "customer": customer} if customer else body
@@ -164,8 +170,10 @@ def _entity(body: bytes) -> Mapping[str, object] | None:
     """The transaction in an answer, with its currency where only the number of it was said."""
     said = strict.document(body)
     entity = None if isinstance(said, Parked) else said.get("v1/transaction")
-    if not isinstance(entity, dict):
-        return None
+    return _with_currency(entity) if isinstance(entity, dict) else None
+
+
+def _with_currency(entity: Mapping[str, object]) -> Mapping[str, object]:
     iso = CURRENCY_IDS.get(strict.identifier(entity.get("currency_id")) or "")
     return {**entity, "currency": {"iso": iso}} if iso and entity.get("currency") is None else entity
 
@@ -180,14 +188,15 @@ def _of_other(told: Told, reference: str) -> bool:
     return told.reference is not None and told.reference != reference
 
 
-def _refused(response: Response) -> NotSent | Lost | None:
+def _refused(response: Response, facts: Facts) -> NotSent | Lost | None:
     """What a status says, and of a 422 its words: that our reference is taken proves that an earlier call arrived."""
     if response.status == 422:
         said = strict.document(response.body)
         if isinstance(said, Parked):
             return Lost("unreadable")
         # Wherever it stands, in French too: to take another refusal for this one only costs a question.
-        if REFERENCE_WORD in unicodedata.normalize("NFKD", str(said)).encode("ascii", "ignore").decode().casefold():
+        plain = unicodedata.normalize("NFKD", str(said)).encode("ascii", "ignore").decode().casefold()
+        if str(facts["reference_taken_word"]) in plain:
             return Lost("reference_taken")
     return called.turned_away(response.status)
 
@@ -195,16 +204,17 @@ def _refused(response: Response) -> NotSent | Lost | None:
 # --- creating -----------------------------------------------------------------------------------------
 
 
-def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creating:
+def create(wanted: Wanted, channel: Channel, credentials: Credentials, facts: Facts = FACTS) -> Creating:
     """`POST /v1/transactions`, its token, and the push where the channel has one and the payer's number is known."""
-    amount = called.whole(wanted.amount_minor, wanted.currency)
-    if amount is None:
-        return NotSent("bad_amount")
+    secret = called.credential(credentials, "secret_key")
+    amount, unfit = called.whole(wanted.amount_minor, wanted.currency), called.unfit(wanted, channel, secret)
+    if unfit or amount is None:
+        return unfit or NotSent("amount")
     headers = _headers(credentials)
     # The SDK sends the key when it is told to repeat calls; what the server makes of it is documented nowhere.
     once = {**headers, "Idempotency-Key": wanted.key}
-    made = yield Call("POST", "/v1/transactions", once, json=_asked_for(wanted, amount))
-    if (refused := _refused(made)) is not None:
+    made = yield Call("POST", "/v1/transactions", once, json=_asked_for(wanted, amount, facts))
+    if (refused := _refused(made, facts)) is not None:
         return refused
     entity = _entity(made.body)
     told = None if entity is None else _told(entity)
@@ -218,7 +228,7 @@ def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creati
     if first.kind is not Kind.PENDING:  # nobody can have paid it yet, so an earlier call made it: its facts decide
         no = called.said_no(told)
         return Accepted(told) if no is None else Declined(told, no.reason or Reason.UNKNOWN)
-    given = yield from _step(Call("POST", _path(first.movement, "/token"), headers, json={}), told, headers)
+    given = yield from _step(Call("POST", _path(first.movement, "/token"), headers, json={}), told, headers, facts)
     if isinstance(given, NotSent | Lost):
         return given
     if not (channel.direct and wanted.payer_phone):
@@ -227,21 +237,26 @@ def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creati
     token = given.get("token")
     if not isinstance(token, str) or not 0 < len(token) <= TOKEN_CHARACTERS_MAX or not token.isprintable():
         return Lost("unreadable", told)
-    sandbox = called.credential(credentials, "secret_key").startswith(SANDBOX_KEY)
-    path = PUSH_PATH.format(mode=SANDBOX_MODE if sandbox else channel.code)
+    sandbox = secret.startswith(SANDBOX_KEY)
+    path = str(facts["push_path"]).format(mode=facts["sandbox_mode"] if sandbox else channel.code)
     phone = _phone(wanted.payer_phone, channel.country, national=sandbox)
-    pushed = yield from _step(Call("POST", path, headers, json={"token": token, "phone_number": phone}), told, headers)
+    push = Call("POST", path, headers, json={"token": token, "phone_number": phone})
+    pushed = yield from _step(push, told, headers, facts)
     if isinstance(pushed, NotSent | Lost):
         return pushed
     # The intent's amount is not compared: nobody says whether the payer's fees are in it. The transaction's was.
     said = strict.word(strict.dig(pushed, "v1/payment_intent", "status") or pushed.get("message"))
-    return Accepted(told, Approve()) if said.casefold() in PUSH_SAID else Lost("unknown_status", told)
+    return (
+        Accepted(told, Approve())
+        if said.casefold() in called.words(facts, "pushed_words")
+        else Lost("unknown_status", told)
+    )
 
 
 Heard = strict.Document | NotSent | Lost
 
 
-def _step(call: Call, told: Told, headers: Mapping[str, str]) -> Generator[Call, Response, Heard]:
+def _step(call: Call, told: Told, headers: Mapping[str, str], facts: Facts) -> Generator[Call, Response, Heard]:
     """A later call about a transaction that is there: what it says, or what it means that it says nothing."""
     outcome: NotSent | Lost | None
     try:
@@ -249,7 +264,7 @@ def _step(call: Call, told: Told, headers: Mapping[str, str]) -> Generator[Call,
     except Broken as broken:
         outcome = Lost(broken.reason) if broken.sent else NotSent(broken.reason)
     else:
-        outcome = _refused(response)
+        outcome = _refused(response, facts)
         if outcome is None:
             said = strict.document(response.body)
             return Lost("unreadable", told) if isinstance(said, Parked) else said
@@ -257,7 +272,7 @@ def _step(call: Call, told: Told, headers: Mapping[str, str]) -> Generator[Call,
         gone = yield from _delete(told.references[0], told.reference or "", headers)
         if isinstance(gone, Told):
             return outcome
-    return Lost(outcome.reason, told)
+    return Lost(outcome.reason, told, alert=outcome.alert)
 
 
 # --- cancelling ---------------------------------------------------------------------------------------
@@ -280,7 +295,7 @@ def _delete(number: str, reference: str, headers: Mapping[str, str]) -> Generato
     if refused is not None:
         # 404 is either gone already or never there; the other words say that it is not pending any more. Ask.
         unheard = response.status in (401, 403, 405, 429) or response.status >= 500 or response.status < 400
-        return Lost(refused.reason) if unheard else NotCanceled()
+        return Lost(refused.reason, alert=refused.alert) if unheard else NotCanceled()
     if not response.body.strip():  # what the SDK's test answers
         return Told((number,), (Fact(Kind.CANCELED, number, source=Source.ANSWER),), reference or None)
     entity = _entity(response.body)
@@ -297,29 +312,36 @@ def _delete(number: str, reference: str, headers: Mapping[str, str]) -> Generato
 # --- asking -------------------------------------------------------------------------------------------
 
 
-def fetch(given: Given, live: bool, credentials: Credentials) -> Asking:
+def fetch(given: Given, live: bool, credentials: Credentials, facts: Facts = FACTS) -> Asking:
     """`GET /v1/transactions/{id}` [SDK]."""
     number = _number(given)
     if number is None:
         return Unclear("not_named")
-    return (yield from _ask(_path(number), given, number, live, credentials))
+    return (yield from _ask(_path(number), given, number, live, credentials, facts))
 
 
-def find(given: Given, live: bool, credentials: Credentials) -> Asking:
-    """`GET /v1/transactions/merchant/{merchant_reference}` [docs, 3p]."""
-    path = f"/v1/transactions/merchant/{quote(given.reference, safe='')}"
-    return (yield from _ask(path, given, None, live, credentials))
+def find(given: Given, live: bool, credentials: Credentials, facts: Facts = FACTS) -> Asking:
+    """By the reference that we gave it."""
+    path = str(facts["find_path"]).format(reference=quote(given.reference, safe=""))
+    return (yield from _ask(path, given, None, live, credentials, facts))
 
 
-def _ask(path: str, given: Given, number: str | None, live: bool, credentials: Credentials) -> Asking:
+def _ask(path: str, given: Given, number: str | None, live: bool, credentials: Credentials, facts: Facts) -> Asking:
     try:
-        response = yield Call("GET", f"{path}?include={INCLUDE}", _headers(credentials))
+        response = yield Call("GET", f"{path}?{urlencode({'include': facts['include']})}", _headers(credentials))
     except Broken as broken:
         return Unclear(broken.reason)
-    return answer(response, given, number, live)
+    said = answer(response, given, number)
+    test = live and isinstance(said, Told | NotFinal) and _mode(response.body) == facts["sandbox_mode"]
+    return Unclear(called.TEST_MONEY) if test else said
 
 
-def answer(response: Response, given: Given, number: str | None, live: bool) -> Answer:
+def _mode(body: bytes) -> object:
+    entity = _entity(body)
+    return entity.get("mode") if entity else None
+
+
+def answer(response: Response, given: Given, number: str | None) -> Answer:
     """What FedaPay says about the transaction of this number, or (None) of our reference, which it must name then."""
     turned_away = meaning.turned_away(response.status)
     if turned_away is not None:
@@ -333,9 +355,41 @@ def answer(response: Response, given: Given, number: str | None, live: bool) -> 
         return Unclear(told.reason)
     if _of_other(told, given.reference) or (told.reference is None if number is None else told.references[0] != number):
         return Unclear("other_payment")
-    if live and entity.get("mode") == SANDBOX_MODE:
-        return Unclear("test_answer_in_live")
     return NotFinal(told) if told.facts[0].kind is Kind.PENDING else told
 
 
-CALLS = Calls(channels=CHANNELS, create=create, fetch=fetch, find=find, cancel=cancel)
+def listed(listing: Listing, credentials: Credentials, facts: Facts = FACTS) -> Listening:
+    """
+    `GET /v1/transactions/search` [docs]: all there are, a page at a time; neither order nor filters are documented.
+
+    What was made outside the span is left out here. `per_page` and `page`, and `meta.next_page`, are [unv]; without
+    `meta` a full page has a next one.
+    """
+    page = int(listing.cursor) if listing.cursor and listing.cursor.isdigit() else 1
+    query = urlencode({"per_page": LISTED_MAX, "page": page, "include": facts["include"]})
+    response = yield Call("GET", f"{facts['list_path']}?{query}", _headers(credentials))
+    turned_away = meaning.turned_away(response.status)
+    if turned_away is not None:
+        return turned_away if isinstance(turned_away, Unclear) else Unclear("refused")
+    # The reference shows a bare array, the SDK's lists are objects.
+    said = strict.document(
+        response.body if response.body[:1] != b"[" else b'{"v1/transactions":' + response.body + b"}"
+    )
+    items = None if isinstance(said, Parked) else said.get("v1/transactions")
+    if not isinstance(items, list) or len(items) > LISTED_MAX:
+        return Unclear("unreadable")
+    within = [it for it in items if _within(it, listing)]
+    told = tuple(one for it in within if isinstance(it, dict) and isinstance(one := _told(_with_currency(it)), Told))
+    meta = strict.branch(said, "meta")
+    following = meta.get("next_page") if meta else page + 1 if len(items) == LISTED_MAX else None
+    more = str(following) if type(following) is int and following > page else None
+    return Listed(told, more, len(within) - len(told))
+
+
+def _within(it: object, listing: Listing) -> bool:
+    """Made in the span; what does not say when is kept."""
+    made_ms = strict.time_ms(strict.dig(it, "created_at"))
+    return not made_ms or listing.since_ms <= made_ms < listing.until_ms
+
+
+CALLS = Calls(channels=CHANNELS, create=create, fetch=fetch, find=find, cancel=cancel, list=listed, facts=FACTS)

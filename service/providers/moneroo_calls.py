@@ -23,8 +23,11 @@ from service.providers.calls import (
     Calls,
     Channel,
     Creating,
+    Facts,
     Given,
     Lost,
+    Method,
+    Need,
     NotSent,
     Redirect,
     Wanted,
@@ -87,27 +90,36 @@ CARDS: Mapping[tuple[str, str], tuple[str, ...]] = {
 """Codes of cards and the countries of their cards [docs]; none named is the whole world."""
 
 
+EMAIL: Final[frozenset[Need]] = frozenset({"email"})
+"""Required [docs], like both names, for which `NAMELESS` can stand."""
+
+
 def _step(currency: str) -> int:
     """Amounts are whole major units [docs]: no cents of a dollar."""
     return int(10 ** money.exponent(currency))
 
 
+def _way(method: Method, currency: str, country: str = "", operator: str = "", code: str = "") -> Channel:
+    step = _step(currency)
+    return Channel(method, currency, country, operator, code, min_minor=step, step_minor=step, needs=EMAIL)
+
+
 def _wallets(table: Mapping[str, Mapping[tuple[str, str], str]]) -> list[Channel]:
     """Each wallet, and each country with the operator left to the payer on Moneroo's page."""
     named = [
-        Channel("mobile_money", currency, country, operator, code, step_minor=_step(currency))
+        _way("mobile_money", currency, country, operator, code)
         for currency, codes in table.items()
         for (country, operator), code in codes.items()
     ]
     places = dict.fromkeys((one.currency, one.country) for one in named)
-    return named + [Channel("mobile_money", *place, step_minor=_step(place[0])) for place in places]
+    return named + [_way("mobile_money", *place) for place in places]
 
 
 CHANNELS: tuple[Channel, ...] = (
     *_wallets(WALLETS),
     *_wallets(WALLETS_ELSEWHERE),
     *(
-        Channel("card", currency, country, code=code, step_minor=_step(currency))
+        _way("card", currency, country, code=code)
         for (currency, code), countries in CARDS.items()
         for country in countries
     ),
@@ -120,15 +132,17 @@ REFERENCE: Final = "reference"
 """Where our reference stands in `metadata`; `moneroo.answer` compares it."""
 
 INITIALIZE: Final = "/v1/payments/initialize"
-DESCRIPTION_CHARACTERS_MAX, NAME_CHARACTERS_MAX = 255, 100  # no limit is documented [unv]
+
+FACTS: Facts = {"description_characters_max": 255, "name_characters_max": 100}
+"""What is believed and may be set: no limit is documented [unv]."""
 
 # --- creating -----------------------------------------------------------------------------------------
 
 
-def _customer(wanted: Wanted) -> dict[str, str]:
+def _customer(wanted: Wanted, facts: Facts) -> dict[str, str]:
     """E-mail and both names are required, a telephone is not [docs]. One word is a first name and stands for both."""
     buyer = wanted.customer
-    first, _, last = called.text(buyer.name.strip(), NAME_CHARACTERS_MAX).partition(" ")
+    first, _, last = called.text(buyer.name.strip(), called.number(facts, "name_characters_max")).partition(" ")
     first = first or NAMELESS
     said = {"email": buyer.email, "first_name": first, "last_name": last.strip() or first, "phone": buyer.phone}
     return {name: value for name, value in said.items() if value}
@@ -140,17 +154,18 @@ def _metadata(wanted: Wanted) -> dict[str, str]:
     return {REFERENCE: wanted.reference, **dict(notes[: strict.METADATA_MAX - 1])}
 
 
-def _asked_for(wanted: Wanted, channel: Channel, amount: int) -> dict[str, object]:
+def _asked_for(wanted: Wanted, channel: Channel, amount: int, facts: Facts) -> dict[str, object]:
     """
     The payment. The page offers the one method, or what there is in the country: `methods` of more than one is not
     sent, since one that the account has not connected might refuse all.
     """
+    longest = called.number(facts, "description_characters_max")
     body: dict[str, object] = {
         "amount": amount,
         "currency": wanted.currency,
-        "description": called.text(wanted.description, DESCRIPTION_CHARACTERS_MAX) or wanted.reference,
+        "description": called.text(wanted.description, longest) or wanted.reference,
         "return_url": wanted.return_url,
-        "customer": _customer(wanted),
+        "customer": _customer(wanted, facts),
         "metadata": _metadata(wanted),
     }
     if channel.code:
@@ -158,14 +173,13 @@ def _asked_for(wanted: Wanted, channel: Channel, amount: int) -> dict[str, objec
     return {**body, "restrict_country_code": channel.country} if channel.country else body
 
 
-def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creating:
+def create(wanted: Wanted, channel: Channel, credentials: Credentials, facts: Facts = FACTS) -> Creating:
     """`POST /v1/payments/initialize` → 201 `{message, data: {id, checkout_url}}` [docs]."""
+    unfit = called.unfit(wanted, channel, called.credential(credentials, "secret_key"))
     amount = called.whole(wanted.amount_minor, wanted.currency)
-    if amount is None:
-        return NotSent("bad_amount")
-    if not wanted.customer.email:
-        return NotSent("missing_email")
-    asked = Call("POST", INITIALIZE, moneroo.headers(credentials), json=_asked_for(wanted, channel, amount))
+    if unfit or amount is None:
+        return unfit or NotSent("amount")
+    asked = Call("POST", INITIALIZE, moneroo.headers(credentials), json=_asked_for(wanted, channel, amount, facts))
     made = yield asked
     refused = called.turned_away(made.status)
     if refused is not None:
@@ -177,6 +191,9 @@ def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creati
     # Only `id` and `checkout_url` are documented. Whatever else stands there must be of this payment.
     ours = strict.metadata(it.get("metadata")).get(REFERENCE)
     currency = moneroo.currency_code(it.get("currency"))
+    # The sandbox is on the same host, by its key alone [3p].
+    if wanted.live and moneroo.ENVIRONMENTS.get(strict.word(it.get("environment"))) is False:
+        return Lost(called.TEST_MONEY, alert=True)
     if (
         (ours is not None and ours != wanted.reference)
         or (currency is not None and currency != wanted.currency)
@@ -209,4 +226,4 @@ def fetch(given: Given, live: bool, credentials: Credentials) -> Asking:
     return moneroo.answer(number, response.status, response.body, asked)
 
 
-CALLS = Calls(channels=CHANNELS, create=create, fetch=fetch)
+CALLS = Calls(channels=CHANNELS, create=create, fetch=fetch, facts=FACTS)

@@ -31,6 +31,7 @@ from service.providers.base import (
     Unclear,
     Verified,
 )
+from service.providers.calls import Facts
 
 # --- tables -------------------------------------------------------------------------------------------
 
@@ -44,6 +45,16 @@ TRANSACTION: Mapping[str, tuple[Kind, bool]] = {
     "9": (Kind.CANCELED, True),
 }
 """`transaction.status` of checkPayment [SDK constants], and whether it is a test's: 7, 8 and 9 move no money."""
+
+FACTS: Facts = {
+    "check_path": "/payment/v1/checkPayment",  # [docs, SDK]
+    "place_path": "/payment/v1/placePayment",  # [docs, SDK]
+    "widget_path": "/widget/v2.1/{service_key}",  # [docs, SDK]
+    "widget_url": "",  # empty: the API's own host, as seven public integrations do [3p]; the SDK's is www.monetbil.com
+    "credentials_words": ("SERVICE_NOT_FOUND", "MISSING_SERVICE"),  # `status` of a refusal [3p, by trying]
+    "nothing_asked_words": ("MISSING_MSISDN",),  # [3p x2]
+}
+"""What is believed and may be set. A `status` in no table proves nothing (ORDER_ALREADY_EXISTS, SERVER_ERROR [3p])."""
 
 REFUNDED = "-2"
 WAITED_TOO_LONG = "waiting time expired"  # `message` of a failed one [docs sample]
@@ -123,10 +134,10 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
 # --- asking -------------------------------------------------------------------------------------------
 
 
-def question(reference: str, credentials: Credentials) -> Request:
+def question(reference: str, credentials: Credentials, facts: Facts = FACTS) -> Request:
     """checkPayment takes no credential [SDK]: what comes back is bound to the payment's id, and to what we know."""
     headers = {"Accept": "application/json"}
-    return Request("POST", "/payment/v1/checkPayment", headers, form={"paymentId": reference})
+    return Request("POST", str(facts["check_path"]), headers, form={"paymentId": reference})
 
 
 def answer(reference: str, status: int, body: bytes, asked: Asked) -> Answer:

@@ -26,6 +26,7 @@ from service.providers.calls import (
     Channel,
     Creating,
     Declined,
+    Facts,
     Given,
     Lost,
     NotSent,
@@ -37,13 +38,8 @@ from service.providers.calls import (
 
 # --- tables -------------------------------------------------------------------------------------------
 
-PLACE_PATH: Final = "/payment/v1/placePayment"  # [docs, SDK]
-WIDGET_PATH: Final = "/widget/v2.1/"  # [docs, SDK], then the service key
 WIDGET: Final = "widget"
-"""
-Our own code for the channel of the widget. The SDK posts it to www.monetbil.com; seven public integrations post the
-same path to api.monetbil.com, the account's base URL, and that is what we do [3p].
-"""
+"""Our own code for the channel of the widget."""
 
 CURRENCIES: Mapping[str, str] = {
     "CM": "XAF",
@@ -79,10 +75,7 @@ STEPS: Mapping[str, int] = {"CDF": 100}
 
 ACCEPTED: Final = "REQUEST_ACCEPTED"  # `status` of placePayment [docs]
 
-CREDENTIALS_WRONG = ("SERVICE_NOT_FOUND", "MISSING_SERVICE")  # [3p, by trying]
-NOTHING_ASKED = ("MISSING_MSISDN",)  # [3p ×2]
 DECLINED: Mapping[str, Reason] = {"INVALID_MSISDN": Reason.NUMBER_MISMATCH}  # [docs, 3p]
-"""Every other `status` is in no table and proves nothing (ORDER_ALREADY_EXISTS, SERVER_ERROR [3p])."""
 
 BY_REDIRECT: Final = "payment_url"
 BY_USSD: Final = "channel_ussd"
@@ -90,13 +83,12 @@ BY_USSD: Final = "channel_ussd"
 # --- creating -----------------------------------------------------------------------------------------
 
 
-def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creating:
+def create(wanted: Wanted, channel: Channel, credentials: Credentials, facts: Facts = monetbil.FACTS) -> Creating:
     """The widget's page where the payer chooses, else a prompt on the phone."""
     key, amount = called.credential(credentials, "service_key"), called.whole(wanted.amount_minor, wanted.currency)
-    if not key:
-        return called.CREDENTIALS_WRONG
-    if amount is None or wanted.currency != channel.currency:
-        return NotSent("bad_amount")
+    unfit = called.unfit(wanted, channel, key)
+    if unfit or amount is None:
+        return unfit or NotSent("amount")
     shared = {
         "amount": str(amount),
         "currency": wanted.currency,
@@ -110,20 +102,18 @@ def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creati
         if not secrets:
             return called.CREDENTIALS_WRONG
         phone = called.digits(wanted.payer_phone or wanted.customer.phone) or ""
-        form = _given(shared | {"phone": phone, "return_url": wanted.return_url})
-        response = yield Call(
-            "POST",
-            WIDGET_PATH + quote(key, safe="", errors="replace"),
-            _HEADERS,
-            (*form, ("sign", sign(secrets, form))),
-        )
-        return _page(wanted, response)
+        form = _given(shared | {"locale": wanted.locale, "phone": phone, "return_url": wanted.return_url})
+        written = quote(key, safe="", errors="replace")
+        path, url = str(facts["widget_path"]).format(service_key=written), str(facts["widget_url"])
+        signed = (*form, ("sign", sign(secrets, form)))
+        response = yield Call("POST", path, _HEADERS, signed, base_url=url, secrets=(written,))
+        return _page(wanted, response, facts)
     number = called.digits(wanted.payer_phone)
     if number is None:
-        return NotSent("missing_phone")
+        return NotSent("missing_payer_phone")
     form = _given({"service": key, "phonenumber": number, "operator": channel.code} | shared)
-    response = yield Call("POST", PLACE_PATH, _HEADERS, form)
-    return _placed(wanted, response)
+    response = yield Call("POST", str(facts["place_path"]), _HEADERS, form)
+    return _placed(wanted, response, facts)
 
 
 _HEADERS: Mapping[str, str] = {"Accept": "application/json"}
@@ -151,9 +141,9 @@ def _given(fields: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _page(wanted: Wanted, response: Response) -> Result:
+def _page(wanted: Wanted, response: Response, facts: Facts) -> Result:
     """`{success: true, payment_url}` [SDK], or false with a `message` [3p]: then there is no page to pay on."""
-    said = _read(wanted, response)
+    said = _read(wanted, response, facts)
     if not isinstance(said, dict):
         return said
     if said.get("success") is False:
@@ -167,9 +157,9 @@ def _page(wanted: Wanted, response: Response) -> Result:
     return Lost("bad_url") if url is None else _accepted(wanted, (), Redirect(url))
 
 
-def _placed(wanted: Wanted, response: Response) -> Result:
+def _placed(wanted: Wanted, response: Response, facts: Facts) -> Result:
     """What placePayment says: `status`, and with REQUEST_ACCEPTED the payment's number and what the payer dials."""
-    said = _read(wanted, response)
+    said = _read(wanted, response, facts)
     if not isinstance(said, dict):
         return said
     if strict.word(said.get("status")) != ACCEPTED:
@@ -184,7 +174,7 @@ def _placed(wanted: Wanted, response: Response) -> Result:
     return _accepted(wanted, (number,), Redirect(url) if url and not dial else Approve(dial))
 
 
-def _read(wanted: Wanted, response: Response) -> strict.Document | Result:
+def _read(wanted: Wanted, response: Response, facts: Facts) -> strict.Document | Result:
     """
     The document of a 2xx that says nothing known against us, or what the answer comes to.
 
@@ -200,9 +190,9 @@ def _read(wanted: Wanted, response: Response) -> strict.Document | Result:
     status = strict.word(said.get("status"))
     if status == ACCEPTED or said.get("success") is True or strict.identifier(said.get("paymentId")):
         return _lost(wanted, said, "contradictory") if refused else said
-    if status in CREDENTIALS_WRONG or (response.status == 422 and "service" in said):
+    if status in called.words(facts, "credentials_words") or (response.status == 422 and "service" in said):
         return called.CREDENTIALS_WRONG
-    if status in NOTHING_ASKED:
+    if status in called.words(facts, "nothing_asked_words"):
         return NotSent("unsupported")
     if status in DECLINED:
         return _declined(wanted, DECLINED[status])
@@ -240,12 +230,12 @@ def _declined(wanted: Wanted, reason: Reason) -> Declined:
 # --- asking -------------------------------------------------------------------------------------------
 
 
-def fetch(given: Given, live: bool, credentials: Credentials) -> Asking:
+def fetch(given: Given, live: bool, credentials: Credentials, facts: Facts = monetbil.FACTS) -> Asking:
     """checkPayment by the payment's number; the answer is bound to our service, reference and number."""
     number = called.theirs(given)
     if number is None:
         return Unclear("no_number_yet")
-    response = yield called.call(monetbil.question(number, credentials))
+    response = yield called.call(monetbil.question(number, credentials, facts))
     service = called.credential(credentials, "service_key") or None
     asked = Asked(live, given.reference or None, given.amount_minor, given.currency, service)
     return called.never_unknown(monetbil.answer(number, response.status, response.body, asked))
@@ -263,15 +253,25 @@ CALLS = Calls(
                 operator,
                 code,
                 direct=True,
+                min_minor=STEPS.get(CURRENCIES[country], 1),
                 step_minor=STEPS.get(CURRENCIES[country], 1),
+                needs=frozenset({"payer_phone"}),
             )
             for (country, operator), code in OPERATORS.items()
         ),
         *(
-            Channel("mobile_money", currency, country, code=WIDGET, step_minor=STEPS.get(currency, 1))
+            Channel(
+                "mobile_money",
+                currency,
+                country,
+                code=WIDGET,
+                min_minor=STEPS.get(currency, 1),
+                step_minor=STEPS.get(currency, 1),
+            )
             for country, currency in CURRENCIES.items()
         ),
     ),
     create=create,
     fetch=fetch,
+    facts=monetbil.FACTS,
 )

@@ -22,11 +22,33 @@ from service.providers.base import (
     Refused,
     Verified,
 )
+from service.providers.calls import Facts
 
 # --- tables -------------------------------------------------------------------------------------------
 
 PLACES: Final = 2
 """Amounts are ×100 in every currency, XOF too, which has no minor unit [SDK plugin]: 1000 F come as 100000."""
+
+FACTS: Facts = {
+    "xof_places": PLACES,  # [SDK plugin]; one third party has 0
+    "reference_characters_max": 100,  # [unv]
+    "abandoned_after_ms": 3_600_000,  # [unv]
+    "local_phones": ("GH +233 0", "CI +225 "),  # country, its numbers' beginning, what stands for it [docs; unv for CI]
+    "credentials_words": ("invalid key",),  # a 400 [SDK]
+    "duplicate_words": ("duplicate transaction reference", "duplicate reference"),  # message [SDK] and code [3p]
+    "unknown_reference_words": ("transaction not found", "reference not found"),  # code and message [3p]
+    "wrong_otp_words": (
+        *("incorrect otp", "invalid otp", "wrong otp", "otp is incorrect"),
+        *("incorrect token", "invalid token"),
+    ),  # documented nowhere [unv]
+}
+"""
+What is believed and may be set. Words are parts of Paystack's own, plain: small letters, no underscores or hyphens.
+
+`abandoned_after_ms` says when `abandoned` is believed, counted from `created_at` on Paystack's own clock. It is what
+verify says of every page that nobody has finished yet, one opened a second ago included [docs: "the customer has not
+completed the transaction"]. Until then it says only that nobody has paid.
+"""
 
 CHARGE: Mapping[str, Kind] = {
     "success": Kind.CAPTURED,
@@ -113,16 +135,22 @@ REASONS: Mapping[str, Reason] = {
 # --- reading ------------------------------------------------------------------------------------------
 
 
-def _minor(value: object, currency: str) -> int | None:
-    return money.from_wire(value, PLACES, currency)
+def places(currency: str, facts: Facts) -> int:
+    """Decimals of the unit that Paystack counts in."""
+    set_ = facts["xof_places"]
+    return set_ if currency == "XOF" and isinstance(set_, int) else PLACES
 
 
-def _fee(value: object, currency: str | None) -> int | None:
+def _minor(facts: Facts) -> strict.Read:
+    return lambda value, currency: money.from_wire(value, places(currency, facts), currency)
+
+
+def _fee(value: object, currency: str | None, facts: Facts) -> int | None:
     """A fee in whole minor units, rounded down: 1.95 % of 1000 F is 19.5 F. It is shown, and decides nothing."""
-    hundredths = money.from_wire(value, PLACES, "USD")
-    if hundredths is None or currency is None:
+    units = money.from_wire(value, 2, "USD")  # as it stands there
+    if units is None or currency is None:
         return None
-    return int(Decimal(hundredths).scaleb(money.exponent(currency) - PLACES).to_integral_value(ROUND_FLOOR))
+    return int(Decimal(units).scaleb(money.exponent(currency) - places(currency, facts)).to_integral_value(ROUND_FLOOR))
 
 
 def _notes(value: object) -> dict[str, str]:
@@ -132,13 +160,13 @@ def _notes(value: object) -> dict[str, str]:
     return strict.metadata(value)
 
 
-def of_charge(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Meaning:
+def of_charge(it: Mapping[str, object], source: Source = Source.CALLBACK, facts: Facts = FACTS) -> Meaning:
     """What a transaction says, in an event or in an answer."""
     status = strict.word(it.get("status"))
     kind = CHARGE.get(status)
     if kind is None:
         return Parked(f"unknown_status:{status}")
-    said = strict.amounts(_minor, it.get("currency"), it.get("amount"), it.get("requested_amount"))
+    said = strict.amounts(_minor(facts), it.get("currency"), it.get("amount"), it.get("requested_amount"))
     if isinstance(said, Parked):
         return said
     currency, (amount, requested) = said
@@ -160,7 +188,7 @@ def of_charge(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Mea
         moved,
         asked,
         currency,
-        fee_minor=_fee(it.get("fees"), currency) if kind is Kind.CAPTURED else None,
+        fee_minor=_fee(it.get("fees"), currency, facts) if kind is Kind.CAPTURED else None,
         method=METHODS.get(channel, "other") if channel else None,
         reason=meaning.reason(REASONS, it.get("gateway_response"), it.get("message"), status) if failed else None,
         source=source,
@@ -168,13 +196,13 @@ def of_charge(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Mea
     return meaning.tell((reference,), [fact], reference, _notes(it.get("metadata")))
 
 
-def of_refund(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Meaning:
+def of_refund(it: Mapping[str, object], source: Source = Source.CALLBACK, facts: Facts = FACTS) -> Meaning:
     """What a refund says, in an event or in an answer."""
     status = strict.word(it.get("status"))
     kind = REFUND.get(status)
     if kind is None:
         return Parked(f"unknown_status:{status}")
-    said = strict.amounts(_minor, it.get("currency"), it.get("amount"))
+    said = strict.amounts(_minor(facts), it.get("currency"), it.get("amount"))
     if isinstance(said, Parked):
         return said
     currency, (amount,) = said
@@ -191,14 +219,14 @@ def of_refund(it: Mapping[str, object], source: Source = Source.CALLBACK) -> Mea
     return meaning.tell((reference,), [fact])
 
 
-def _of_dispute(it: Mapping[str, object]) -> Meaning:
+def _of_dispute(it: Mapping[str, object], source: Source, facts: Facts) -> Meaning:
     status = strict.word(it.get("status"))
     if status == "resolved":
         status = f"resolved/{strict.word(it.get('resolution'))}"
     kind = DISPUTE.get(status)
     if kind is None:
         return Parked(f"unknown_status:{status}")
-    said = strict.amounts(_minor, it.get("currency"), it.get("refund_amount"))
+    said = strict.amounts(_minor(facts), it.get("currency"), it.get("refund_amount"))
     if isinstance(said, Parked):
         return said
     currency, (amount,) = said
@@ -207,10 +235,12 @@ def _of_dispute(it: Mapping[str, object]) -> Meaning:
         return Parked("missing:id")
     at_ms = strict.first_ms(*(it.get(name) for name in ("updated_at", "updatedAt", "created_at", "createdAt")))
     reference = strict.dig(it, "transaction", "reference") or it.get("transaction_reference")
-    return meaning.tell((reference,), [Fact(kind, f"dispute:{number}", at_ms, amount, currency=currency)])
+    return meaning.tell(
+        (reference,), [Fact(kind, f"dispute:{number}", at_ms, amount, currency=currency, source=source)]
+    )
 
 
-EVENTS: Mapping[str, Callable[[Mapping[str, object]], Meaning]] = {
+EVENTS: Mapping[str, Callable[[Mapping[str, object], Source, Facts], Meaning]] = {
     "charge.success": of_charge,
     "charge.failed": of_charge,  # not documented for cards and mobile money; read all the same should it come
     "refund.pending": of_refund,
@@ -246,7 +276,7 @@ def identify(callback: Incoming) -> Identity:
     return Identity(meaning.key(callback.body, type_, reference, it.get("id"), it.get("status")), type_, live)
 
 
-def translate(callback: Incoming, received_at_ms: int) -> Meaning:
+def translate(callback: Incoming, received_at_ms: int, facts: Facts = FACTS) -> Meaning:
     """What the event says."""
     event = strict.document(callback.body)
     if isinstance(event, Parked):
@@ -258,7 +288,7 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     if read is None:
         return meaning.of_no_payment(type_, IGNORED)
     it = event.get("data")
-    return read(it) if isinstance(it, dict) else Parked("missing:data")
+    return read(it, Source.CALLBACK, facts) if isinstance(it, dict) else Parked("missing:data")
 
 
 PAYSTACK = Provider(

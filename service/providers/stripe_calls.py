@@ -9,8 +9,7 @@ declines come later, as `try_failed` facts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
 from urllib.parse import quote, urlencode
 
 from service.payments.facts import Kind, Source, Told, join
@@ -18,6 +17,7 @@ from service.providers import called, meaning, strict, stripe
 from service.providers import stripe_wire as wire
 from service.providers.base import Credentials, NotFinal, NotKnown, Parked, Unclear
 from service.providers.calls import (
+    LISTED_MAX,
     Accepted,
     Asking,
     Broken,
@@ -26,8 +26,13 @@ from service.providers.calls import (
     Canceled,
     Canceling,
     Channel,
+    Confirm,
     Creating,
+    Facts,
     Given,
+    Listed,
+    Listening,
+    Listing,
     Lost,
     NotCanceled,
     NotSent,
@@ -43,26 +48,10 @@ from service.providers.calls import (
 # --- reading ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Error:
-    type: str
-    code: str
-    param: str
-    words: str
-
-
-def _error(response: Response) -> _Error:
-    """`{"error": {type, code, param, message}}` [SDK]; all of it empty where there is none."""
-    said = strict.document(response.body)
-    error = strict.branch(said, "error")
-    type_, code, param = (strict.word(error.get(name)) for name in ("type", "code", "param"))
-    return _Error(type_, code, param, strict.word(error.get("message"), 300))
-
-
 def _refusal(response: Response) -> NotSent | Lost | None:
     """What stops a creating call; None for a 2xx. Stripe's 400 says "unacceptable" by its type, not by its number."""
     if response.status == 400:
-        error = _error(response)
+        error = wire.error(response)
         if error.type == "invalid_request_error":
             return wire.REFUSED.get(error.code, NotSent("invalid_request"))
         return Lost(error.type if error.type == "idempotency_error" else "refused")
@@ -119,24 +108,26 @@ def _made(response: Response, wanted: Wanted, channel: Channel) -> Result:
         return Lost("other_payment")
     if called.other_amount(told, wanted.amount_minor, wanted.currency):
         return Lost("other_payment")
+    if wanted.live and it.get("livemode") is False:
+        return Lost(called.TEST_MONEY, told, alert=True)
     if not all(fact.kind in (Kind.CREATED, Kind.REQUIRES_ACTION) for fact in told.facts):
         return Accepted(told)
     secret = it.get("client_secret")
     secret = secret if isinstance(secret, str) and strict.identifier(secret) and "_secret_" in secret else ""
     if channel.code == wire.INTENT:
-        return Accepted(told, Redirect("", secret)) if secret else Lost("unreadable", told)
+        return Accepted(told, Confirm(secret)) if secret else Lost("unreadable", told)
     url = called.link(it.get("url"))
     return Accepted(told, Redirect(url, secret)) if url else Lost("unreadable", told)
 
 
-def _of_expiry(error: _Error) -> bool:
+def _of_expiry(error: wire.Error) -> bool:
     return (error.type, error.param) == ("invalid_request_error", "expires_at")
 
 
 # --- create -------------------------------------------------------------------------------------------
 
 
-def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creating:
+def create(wanted: Wanted, channel: Channel, credentials: Credentials, facts: Facts = wire.FACTS) -> Creating:
     """
     `POST /v1/checkout/sessions` or `/v1/payment_intents` [SDK].
 
@@ -144,16 +135,15 @@ def create(wanted: Wanted, channel: Channel, credentials: Credentials) -> Creati
     for it alone, nothing was made, and it is asked for again without, under a second key: it then lives for 24 hours
     unless it is cancelled. Repeated as a whole this comes to one session again, whichever of the two was lost.
     """
+    unfit = called.unfit(wanted, channel, called.credential(credentials, "secret_key"))
     units = wire.to_wire(wanted.amount_minor, wanted.currency)
-    if units is None:
-        return NotSent("amount")
-    if not called.credential(credentials, "secret_key"):
-        return called.CREDENTIALS_WRONG
+    if unfit or units is None:
+        return unfit or NotSent("amount")
     checkout = channel.code == wire.CHECKOUT
     path = wire.PATHS["cs_" if checkout else "pi_"]
-    fields = wire.session(wanted, units) if checkout else wire.payment_intent(wanted, units)
+    fields = wire.session(wanted, units, facts) if checkout else wire.payment_intent(wanted, units, facts)
     response = yield Call("POST", path, wire.headers(credentials, wanted.key), form=wire.form(fields))
-    if response.status == 400 and fields.get("expires_at") and _of_expiry(_error(response)):
+    if response.status == 400 and fields.get("expires_at") and _of_expiry(wire.error(response)):
         again = wire.form(fields | {"expires_at": None})
         try:
             response = yield Call("POST", path, wire.headers(credentials, f"{wanted.key}-lasting"), form=again)
@@ -182,7 +172,7 @@ def _ask(name: str, given: Given, live: bool, credentials: Credentials) -> Askin
     response = yield Call("GET", f"{wire.PATHS[start]}/{quote(name, safe='')}?{query}", wire.headers(credentials))
     if response.status == 404:
         # A key of the other mode gets the same number; only Stripe's own word says that there is no such object.
-        error = _error(response)
+        error = wire.error(response)
         known_elsewhere = "similar object exists" in error.words
         return NotKnown() if error.code == "resource_missing" and not known_elsewhere else Unclear("refused")
     turned_away = meaning.turned_away(response.status)
@@ -197,7 +187,7 @@ def _ask(name: str, given: Given, live: bool, credentials: Credentials) -> Askin
     if _of_another(it, told, name, given):
         return Unclear("other_payment")
     if live and it.get("livemode") is False:
-        return Unclear("test_answer_in_live")
+        return Unclear(called.TEST_MONEY)
     return told if _kinds(told) & wire.ENDED else NotFinal(told)
 
 
@@ -213,21 +203,20 @@ def find(given: Given, live: bool, credentials: Credentials) -> Asking:
 
     Searching metadata is not for reading what was just written [SDK: "don't use search in read-after-write flows"],
     and sessions cannot be searched; lists are not said to lag. `NotKnown` only when both lists were read to their
-    ends: further back there may be one. Needed where repeating the key brings back a stored 500 for a day [docs].
+    ends, back to shortly before it was asked for: further back there may be one. Needed where repeating the key brings
+    back a stored 500 for a day [docs].
     """
+    began_s = (given.since_ms - wire.CLOCKS_APART_MS) // 1000
+    since = {"created[gte]": str(began_s)} if began_s > 0 else {}
     complete = True
     for start, path in wire.PATHS.items():
         after: str | None = None
         for _ in range(wire.LIST_PAGES):
-            query = urlencode({"limit": wire.LIST_LIMIT} | ({"starting_after": after} if after else {}))
-            response = yield Call("GET", f"{path}?{query}", wire.headers(credentials))
-            turned_away = meaning.turned_away(response.status)
-            if turned_away:
-                return turned_away if isinstance(turned_away, Unclear) else Unclear("refused")
-            page = strict.document(response.body)
-            items = None if isinstance(page, Parked) else page.get("data")
-            if isinstance(page, Parked) or not isinstance(items, list) or not isinstance(page.get("has_more"), bool):
-                return Unclear("unreadable")
+            query = since | {"limit": str(wire.LIST_LIMIT)} | ({"starting_after": after} if after else {})
+            page = yield from _page(path, query, credentials)
+            if isinstance(page, Unclear):
+                return page
+            items, more = page
             ids = [strict.identifier(strict.dig(item, "id")) or "" for item in items]
             if not all(id_.startswith(start) for id_ in ids):
                 return Unclear("unreadable")
@@ -235,7 +224,7 @@ def find(given: Given, live: bool, credentials: Credentials) -> Asking:
                 ours = (strict.dig(item, "client_reference_id"), strict.dig(item, "metadata", "reference"))
                 if given.reference and given.reference in ours:
                     return (yield from _ask(id_, given, live, credentials))
-            if not page["has_more"] or not ids:
+            if not more or not ids:
                 break
             after = ids[-1]
         else:
@@ -260,13 +249,13 @@ def cancel(given: Given, credentials: Credentials) -> Canceling:
     path = f"{wire.PATHS[name[:3]]}/{quote(name, safe='')}/{'expire' if session else 'cancel'}"
     fields: Mapping[str, wire.Field] = {} if session else {"cancellation_reason": wire.CANCELLATION_REASON}
     response = yield Call("POST", path, wire.headers(credentials), form=wire.form(fields))
-    if response.status == 400 and _error(response).type == "invalid_request_error":
+    if response.status == 400 and wire.error(response).type == "invalid_request_error":
         answer = yield from _ask(name, given, False, credentials)
         now = answer.told if isinstance(answer, NotFinal) else answer
         return _whether_dead(now if isinstance(now, Told) else None)
     stopped = called.turned_away(response.status)
     if stopped:
-        return Lost(stopped.reason)
+        return Lost(stopped.reason, alert=stopped.alert)
     it = strict.document(response.body)
     told = read(it)
     if isinstance(it, Parked) or isinstance(told, Parked):
@@ -296,22 +285,89 @@ def refund(given: Given, amount_minor: int, reason: str, credentials: Credential
         "metadata": {"reference": given.reference} | ({"reason": called.text(reason, wire.NOTE_MAX)} if reason else {}),
     }
     response = yield Call("POST", "/v1/refunds", wire.headers(credentials, given.key), form=wire.form(fields))
-    error = _error(response)
+    error = wire.error(response)
     if response.status in (400, 404) and error.type == "invalid_request_error":
         return RefundRefused(wire.NOT_REFUNDED.get(error.code, "refused"), error.words)
     stopped = called.turned_away(response.status)
     if stopped:
-        return RefundRefused(stopped.reason) if isinstance(stopped, NotSent) else stopped
+        return called.not_refunded(stopped)
     it = strict.document(response.body)
-    if isinstance(it, Parked) or it.get("object") != "refund":
-        return Lost("unreadable")
-    told = stripe.of_refund(stripe.Event("", 0, it, Source.ANSWER))
-    if not isinstance(told, Told):
+    told = None if isinstance(it, Parked) else _refund(it)
+    if told is None:
         return Lost("unreadable")
     back = told.facts[0]
     if name not in told.references or (back.amount_minor, back.currency) != (amount_minor, given.currency):
         return Lost("other_payment")
     return Refunding(told)
+
+
+def _refund(it: object) -> Told | None:
+    if not isinstance(it, dict) or it.get("object") != "refund":
+        return None
+    told = stripe.of_refund(stripe.Event("", 0, it, Source.ANSWER))
+    return told if isinstance(told, Told) else None
+
+
+def refunds(given: Given, credentials: Credentials) -> Asking:
+    """`GET /v1/refunds?payment_intent=` [SDK]; a session is asked first which PaymentIntent it came to."""
+    name = next((name for start in ("pi_", "ch_") for name in given.references if name.startswith(start)), None)
+    if name is None:
+        about = yield from fetch(given, given.live, credentials)
+        if isinstance(about, Unclear | NotKnown):
+            return about
+        told = about.told if isinstance(about, NotFinal) else about
+        names = told.references if told else ()
+        name = next((name for name in names if name.startswith("pi_")), None)
+        if name is None:
+            return Told(names or given.references, (), given.reference)  # nobody has begun to pay it
+    about_it = {"payment_intent" if name.startswith("pi_") else "charge": name, "limit": str(LISTED_MAX)}
+    page = yield from _page("/v1/refunds", about_it, credentials)
+    if isinstance(page, Unclear):
+        return page
+    items, more = page
+    found = [_refund(item) for item in items]
+    if more or not all(found):
+        return Unclear("too_many" if more else "unreadable")
+    if not all(told and name in told.references for told in found):
+        return Unclear("other_payment")
+    facts = tuple(fact for told in found if told for fact in told.facts)
+    return Told((name,), facts, given.reference)
+
+
+# --- lists --------------------------------------------------------------------------------------------
+
+
+def _page(
+    path: str, query: Mapping[str, str], credentials: Credentials
+) -> Generator[Call, Response, tuple[list[object], bool] | Unclear]:
+    """The items of one page of a list, and whether there are more."""
+    response = yield Call("GET", f"{path}?{urlencode(query)}", wire.headers(credentials))
+    turned_away = meaning.turned_away(response.status)
+    if turned_away:
+        return turned_away if isinstance(turned_away, Unclear) else Unclear("refused")
+    page = strict.document(response.body)
+    items, more = (None, None) if isinstance(page, Parked) else (page.get("data"), page.get("has_more"))
+    if not isinstance(items, list) or not isinstance(more, bool) or len(items) > LISTED_MAX:
+        return Unclear("unreadable")
+    return items, more
+
+
+def listed(listing: Listing, credentials: Credentials) -> Listening:
+    """`GET /v1/payment_intents`, newest first: every payment that somebody has begun, those of sessions too."""
+    query = {
+        "created[gte]": str(listing.since_ms // 1000),
+        "created[lt]": str(-(-listing.until_ms // 1000)),
+        "limit": str(wire.INTENTS_LIMIT),
+    } | ({"starting_after": listing.cursor} if listing.cursor else {})
+    page = yield from _page(wire.PATHS["pi_"], query, credentials)
+    if isinstance(page, Unclear):
+        return page
+    items, more = page
+    told = tuple(said for item in items if isinstance(said := read(item), Told))
+    last = strict.identifier(strict.dig(items[-1], "id")) if items else None
+    if more and last is None:
+        return Unclear("unreadable")
+    return Listed(told, last if more else None, len(items) - len(told))
 
 
 # --- what it can do -----------------------------------------------------------------------------------
@@ -320,11 +376,14 @@ INTENTS = tuple(wire.channel(currency, wire.INTENT) for currency in wire.CURRENC
 """For the merchant's own page, which has to be asked for: whoever was sent to an address cannot use a secret."""
 
 CALLS = Calls(
-    channels=tuple(wire.channel(currency, wire.CHECKOUT) for currency in wire.CURRENCIES),
+    channels=(*(wire.channel(currency, wire.CHECKOUT) for currency in wire.CURRENCIES), *INTENTS),
     create=create,
     fetch=fetch,
     find=find,
     cancel=cancel,
     refund=refund,
+    refunds=refunds,
+    list=listed,
     idempotent=True,
+    facts=wire.FACTS,
 )

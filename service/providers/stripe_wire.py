@@ -7,13 +7,14 @@ Facts marked [SDK] are read in stripe-python 16.1.0, [docs] in docs.stripe.com, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from service.payments import money
 from service.payments.facts import Kind
-from service.providers import called, stripe
+from service.providers import called, strict, stripe
 from service.providers.base import Credentials
-from service.providers.calls import Channel, NotSent, Wanted
+from service.providers.calls import Channel, Facts, NotSent, Response, Wanted
 
 # --- tables -------------------------------------------------------------------------------------------
 
@@ -71,7 +72,12 @@ REFUND_REASONS: Final = frozenset({"duplicate", "fraudulent", "requested_by_cust
 CANCELLATION_REASON: Final = "abandoned"  # [SDK]
 
 NOTES_MAX, NOTE_KEY_MAX, NOTE_MAX = 50, 40, 500  # [docs/metadata]
-NAME_MAX: Final = 250  # [unv]
+
+FACTS: Facts = {"name_characters_max": 250}
+"""What is believed and may be set: how long a product's name may be [unv]."""
+
+LOCALES = frozenset({"auto", "de", "en", "es", "fr", "it", "nl", "pt", "tr"})
+"""Languages of the page that our payers read, out of Stripe's own [SDK]; in others Stripe asks the browser."""
 
 PATHS: Mapping[str, str] = {"cs_": "/v1/checkout/sessions", "pi_": "/v1/payment_intents"}
 """By the beginning of an id, the session first: it knows its PaymentIntent, which is cancelled with it only [docs]."""
@@ -85,6 +91,12 @@ EXPAND: Mapping[str, str] = {"cs_": "payment_intent.latest_charge", "pi_": "late
 
 LIST_LIMIT, LIST_PAGES = 40, 3
 """What `find` looks through: 40 sessions are about 160 kB, and a body may have 256."""
+
+CLOCKS_APART_MS: Final = 3_600_000
+"""How far our clock may be from Stripe's, at most."""
+
+INTENTS_LIMIT: Final = 80
+"""PaymentIntents on a page of `list`: with a few notes each about 200 kB. Stripe would give 100 [docs]."""
 
 DEAD = frozenset({Kind.CANCELED, Kind.EXPIRED})
 ENDED = DEAD | {Kind.CAPTURED, Kind.FAILED}
@@ -118,7 +130,9 @@ def form(fields: Mapping[str, Field]) -> tuple[tuple[str, str], ...]:
 def to_wire(amount_minor: int, currency: str) -> int | None:
     """An amount as Stripe writes it: 1000 XOF are 1000, 1000 UGX are 100000; None for what cannot be charged."""
     units = money.to_wire(amount_minor, stripe.PLACES.get(currency, money.exponent(currency)), currency)
-    return units if units is not None and 0 < units <= WIRE_MAX else None
+    if units is None or not 0 < units <= WIRE_MAX or (currency in TENS and units % 10):
+        return None
+    return units
 
 
 def headers(credentials: Credentials, key: str = "") -> dict[str, str]:
@@ -138,9 +152,13 @@ def _notes(wanted: Wanted) -> dict[str, str]:
     return {"reference": wanted.reference} | dict(list(fitting.items())[: NOTES_MAX - 1])
 
 
-def session(wanted: Wanted, units: int) -> dict[str, Field]:
+def _name(wanted: Wanted, facts: Facts) -> str:
+    return called.text(wanted.description, called.number(facts, "name_characters_max")).strip() or wanted.reference
+
+
+def session(wanted: Wanted, units: int, facts: Facts) -> dict[str, Field]:
     """The fields of a checkout session [SDK]."""
-    notes, name = _notes(wanted), called.text(wanted.description, NAME_MAX).strip() or wanted.reference
+    notes, name = _notes(wanted), _name(wanted, facts)
     return {
         "mode": "payment",
         "payment_method_types": ["card"],
@@ -158,19 +176,20 @@ def session(wanted: Wanted, units: int) -> dict[str, Field]:
         "success_url": wanted.return_url,
         "cancel_url": wanted.return_url,
         "customer_email": wanted.customer.email or None,
+        "locale": wanted.locale if wanted.locale in LOCALES else "auto",
         "expires_at": None if wanted.expires_at_ms is None else wanted.expires_at_ms // 1000,
         "metadata": notes,
         "payment_intent_data": {"description": name, "metadata": notes},
     }
 
 
-def payment_intent(wanted: Wanted, units: int) -> dict[str, Field]:
+def payment_intent(wanted: Wanted, units: int, facts: Facts) -> dict[str, Field]:
     """The fields of a PaymentIntent, by card like the session [SDK]."""
     return {
         "amount": units,
         "currency": wanted.currency.lower(),
         "payment_method_types": ["card"],
-        "description": called.text(wanted.description, NAME_MAX).strip() or wanted.reference,
+        "description": _name(wanted, facts),
         "receipt_email": wanted.customer.email or None,
         "metadata": _notes(wanted),
     }
@@ -184,4 +203,27 @@ def channel(currency: str, code: str) -> Channel:
     step = 10 if currency in TENS else 10 ** max(0, iso - places)
     least = max(MINIMUM.get(currency, 1), step)
     most = money.from_wire(WIRE_MAX - WIRE_MAX % units, places, currency)
-    return Channel("card", currency, code=code, direct=code == INTENT, min_minor=least, max_minor=most, step_minor=step)
+    own = code == INTENT
+    return Channel(
+        "card", currency, code=code, direct=own, embedded=own, min_minor=least, max_minor=most, step_minor=step
+    )
+
+
+# --- reading ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """What a refusal says; all of it empty where it says nothing."""
+
+    type: str
+    code: str
+    param: str
+    words: str
+
+
+def error(response: Response) -> Error:
+    """`{"error": {type, code, param, message}}` [SDK]."""
+    said = strict.branch(strict.document(response.body), "error")
+    type_, code, param = (strict.word(said.get(name)) for name in ("type", "code", "param"))
+    return Error(type_, code, param, strict.word(said.get("message"), 300))

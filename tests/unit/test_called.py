@@ -7,7 +7,7 @@ import pytest
 from service.payments.facts import Fact, Kind, Told
 from service.providers import called
 from service.providers.base import NotFinal, NotKnown, Request, Unclear
-from service.providers.calls import Call, Given, Lost, NotSent
+from service.providers.calls import Call, Facts, Given, Lost, NotSent, RefundRefused
 from tests.support.corpora import strings
 
 
@@ -122,3 +122,23 @@ def test_not_known_is_not_believed_where_it_is_not_documented() -> None:
     """Everything else is passed on."""
     assert called.never_unknown(NotKnown()) == Unclear("not_known")
     assert called.never_unknown(NotFinal()) == NotFinal()
+
+
+def test_what_turns_a_refund_away() -> None:
+    """At the door it may be sent again; what the provider read and would not do is refused."""
+    assert called.not_refunded(NotSent("rate_limited")) == NotSent("rate_limited")
+    assert called.not_refunded(called.CREDENTIALS_WRONG) == NotSent("credentials", alert=True)
+    assert called.not_refunded(NotSent("unsupported")) == RefundRefused("unsupported")
+    assert called.not_refunded(Lost("provider_error")) == Lost("provider_error")
+
+
+def test_times_as_lists_take_them() -> None:
+    """Whole seconds, UTC."""
+    assert called.rfc3339(1_794_000_000_999) == "2026-11-06T21:20:00Z"
+    assert called.rfc3339(0) == "1970-01-01T00:00:00Z"
+
+
+def test_facts_are_what_they_were_declared_as() -> None:
+    """A list of words, or a number."""
+    facts: Facts = {"words": ("a", "b"), "number": 5}
+    assert (called.words(facts, "words"), called.number(facts, "number")) == (("a", "b"), 5)

@@ -12,6 +12,7 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from service.payments.facts import AMOUNT_MINOR_MAX, Kind, Reason, Source, Told
+from service.providers import ebilling
 from service.providers.base import NotFinal, Unclear
 from service.providers.calls import (
     OPERATORS,
@@ -27,12 +28,10 @@ from service.providers.calls import (
     NotSent,
     Redirect,
     Wanted,
-    after_break,
+    broken_create,
 )
 from service.providers.ebilling_calls import (
     CALLS,
-    EXPIRY_MINUTES,
-    PORTALS,
     create,
     fetch,
     find,
@@ -58,6 +57,7 @@ WANTED = Wanted(
     return_url="https://shop.example/back?order=9&x=é",
     callback_url="https://pay.example/webhooks/ebilling/token",
     payer_phone="+24174000011",
+    live=True,
     customer=Customer("Paul Ondo", "paul@shop.example", "+24166000022"),
     expires_at_ms=1_795_168_800_000,
 )
@@ -134,7 +134,7 @@ def test_the_bill_to_the_byte(one: Channel) -> None:
             "amount": 7500,
             "short_description": "Un panier de manioc",
             "external_reference": "caisse-a1-try_9",
-            "expiry_period": EXPIRY_MINUTES,
+            "expiry_period": 60,
             "email": False,
             "sms": False,
             "payer_email": "paul@shop.example",
@@ -172,9 +172,9 @@ def test_the_number_as_gabon_writes_it(payer: str, customer: str, expected: str 
     assert msisdn(wanted, PORTAL) == expected
     assert msisdn(wanted, AIRTEL) == (expected if payer else None)
     if expected is None:
-        assert creating(PORTAL, wanted).result == NotSent("missing_phone")
+        assert creating(PORTAL, wanted).result == NotSent("missing_payer_phone")
     if not payer:
-        assert creating(AIRTEL, wanted).result == NotSent("missing_phone")
+        assert creating(AIRTEL, wanted).result == NotSent("missing_payer_phone")
 
 
 def test_a_prefix_only_warns() -> None:
@@ -197,16 +197,20 @@ def test_amounts_that_cannot_be_asked_for() -> None:
     for wanted in (
         replace(WANTED, amount_minor=0),
         replace(WANTED, amount_minor=-1),
-        replace(WANTED, currency="EUR", amount_minor=1000),
     ):
-        assert creating(wanted=wanted).result == NotSent("bad_amount")
+        assert creating(wanted=wanted).result == NotSent("amount")
+    other = replace(WANTED, currency="EUR", amount_minor=1000)
+    assert creating(wanted=other).result == NotSent("unsupported")
 
 
 @pytest.mark.parametrize("missing", ["username", "shared_key"])
 def test_without_credentials_nothing_is_sent(missing: str) -> None:
     """Half a pair is none."""
     for values in ((), ("",), (" ",)):
-        assert creating(**{missing: values}).result == NotSent("credentials", alert=True)
+        given: dict[str, tuple[str, ...]] = {missing: values}
+        assert Conversation(create(WANTED, AIRTEL, {**CREDENTIALS, **given})).result == NotSent(
+            "credentials", alert=True
+        )
 
 
 @pytest.mark.parametrize("text", strings())
@@ -240,14 +244,42 @@ def test_the_portal(one: Channel, page: str, wrapped: bool) -> None:
     assert len({(f.at_ms, f.movement) for f in result.told.facts}) == 1
 
 
-def test_the_portal_of_another_host() -> None:
-    """Set beside the credentials; every API of eBilling's has its own."""
-    assert len(set(PORTALS.values())) == 3
-    for url in ("https://staging.billing-easy.net", "https://staging.billing-easy.net/"):
-        result = creating(PORTAL, portal_url=(url,)).answer(201, made()).result
-        assert result.action.url.startswith("https://staging.billing-easy.net/checkoutnow?")
-    bare = creating(PORTAL, replace(WANTED, return_url="")).answer(201, made()).result
-    assert bare.action.url == f"https://www.billing-easy.net/checkoutnow?invoice_number={NUMBER}"
+def test_the_portal_follows_the_account() -> None:
+    """LAB's bills are shown on LAB's portal."""
+    live, lab = (creating(PORTAL, replace(WANTED, live=live)).answer(201, made()).result for live in (True, False))
+    assert live.action.url.startswith(f"https://www.billing-easy.net/checkoutnow?invoice_number={NUMBER}&")
+    assert lab.action.url.startswith(f"https://test.billing-easy.net/checkoutnow?invoice_number={NUMBER}&")
+
+
+def test_facts_that_are_set() -> None:
+    """Another portal, another page, another push, hours, numbers in E.164."""
+    facts: dict[str, Any] = dict(ebilling.FACTS) | {
+        "portal_url": "https://staging.billing-easy.net/",
+        "page_path": "/?invoice={bill}&redirect_url={return_url}",
+        "bills_path": "/api/v9/bills",
+        "push_path": "/api/v2/bills/{bill}/ussd_push",
+        "expiry_unit_minutes": 60,
+        "dialled": "",
+    }
+    talk = Conversation(create(replace(WANTED, now_ms=1, expires_at_ms=100 * 60_000), AIRTEL, CREDENTIALS, facts))
+    assert talk.call.path == "/api/v9/bills"
+    body = talk.call.json
+    assert isinstance(body, dict) and (body["expiry_period"], body["payer_msisdn"]) == (1, "24174000011")
+    assert talk.answer(201, made()).call.path == f"/api/v2/bills/{NUMBER}/ussd_push"
+    url = talk.answer(406).result.action.url
+    assert url.startswith(f"https://staging.billing-easy.net/?invoice={NUMBER}&redirect_url=https%3A%2F%2Fshop.example")
+    assert next(fetch(GIVEN, True, CREDENTIALS, facts)).path == f"/api/v9/bills/{NUMBER}"
+    assert next(find(GIVEN, True, CREDENTIALS, facts)).path == "/api/v9/bills?page=1&per_page=50"
+
+
+@pytest.mark.parametrize(
+    ("left_min", "period"), [(-5, 30), (29, 30), (30, 30), (59, 30), (60, 60), (500, 360), (9999, 1440)]
+)
+def test_a_bill_lapses_with_its_payment(left_min: int, period: int) -> None:
+    """The longest choice that is not longer than the payment: a bill that outlives it brings late money."""
+    now_ms = 1_795_000_000_000
+    body = creating(wanted=replace(WANTED, now_ms=now_ms, expires_at_ms=now_ms + left_min * 60_000)).call.json
+    assert isinstance(body, dict) and body["expiry_period"] == period
 
 
 @pytest.mark.parametrize("one", CALLS.channels, ids=lambda one: one.code)
@@ -392,7 +424,7 @@ def test_no_answer_to_the_bill() -> None:
         for one in CALLS.channels:
             with pytest.raises(Broken) as broken:
                 creating(one).breaks(sent=sent, reason="refused")
-            assert after_break(broken.value, 1) == expected
+            assert broken_create(broken.value, 1) == expected
 
 
 def test_no_answer_to_the_prompt() -> None:
@@ -520,7 +552,8 @@ def test_finding_proves_no_absence() -> None:
     assert finding().answer(200, page(total=0)).result == Unclear("not_in_list")
     for status in (401, 404, 500, 302):
         assert finding().answer(status, page(bill())).result == Unclear("no_list")
-    for body in (b"", b"<html>", b"[]", {}, {"entries": {}}, {"entries": None}):
+    bodies: list[Any] = [b"", b"<html>", b"[]", {}, {"entries": {}}, {"entries": None}]
+    for body in bodies:
         assert finding().answer(200, body).result == Unclear("no_list")
     assert finding().answer(200, page(bill())).answer(404).result == Unclear("not_known")
     with pytest.raises(Broken):

@@ -29,7 +29,7 @@ from service.providers.calls import (
     Response,
     Wanted,
 )
-from tests.support.driven import drive
+from tests.support.conversations import drive
 
 CALLS = moneroo_calls.CALLS
 KEYS = {"secret_key": (" ", "pvk_one", "pvk_old")}
@@ -52,7 +52,7 @@ WANTED = Wanted(
     metadata={"order": "12"},
 )
 GIVEN = Given(REFERENCE, (REFERENCE, NUMBER), 5000, "XOF")
-WAVE = Channel("mobile_money", "XOF", "CI", "wave", "wave_ci")
+WAVE = Channel("mobile_money", "XOF", "CI", "wave", "wave_ci", needs=moneroo_calls.EMAIL)
 
 
 def response(body: object, status: int = 200) -> Response:
@@ -130,7 +130,9 @@ def test_every_channel(channel: Channel) -> None:
 def test_channels() -> None:
     """The particular one first; what Moneroo cannot do has none, and is declared."""
     assert CALLS.channel("mobile_money", "XOF", "CI", "wave") == WAVE
-    assert CALLS.channel("mobile_money", "XOF", "CI", "") == Channel("mobile_money", "XOF", "CI")
+    assert CALLS.channel("mobile_money", "XOF", "CI", "") == Channel(
+        "mobile_money", "XOF", "CI", needs=moneroo_calls.EMAIL
+    )
     eu, card = CALLS.channel("mobile_money", "XAF", "CM", "eu"), CALLS.channel("card", "XOF", "CI", "")
     assert eu is not None and eu.code == "eu_mobile_cm"
     assert card is not None and card.code == "card_xof"
@@ -155,7 +157,8 @@ def test_what_cannot_be_asked_for_is_not_sent() -> None:
     assert drive(CALLS.create(replace(WANTED, customer=Customer("Awa")), WAVE, KEYS)) == ([], NotSent("missing_email"))
     for amount, currency in ((0, "XOF"), (-5, "XOF"), (1050, "USD"), (1, "GHS")):
         wanted = replace(WANTED, amount_minor=amount, currency=currency)
-        assert drive(CALLS.create(wanted, WAVE, KEYS)) == ([], NotSent("bad_amount"))
+        channel = replace(WAVE, currency=currency, step_minor=10 ** money.exponent(currency))
+        assert drive(CALLS.create(wanted, channel, KEYS)) == ([], NotSent("amount"))
 
 
 def test_our_reference_is_in_the_notes_whatever_the_merchant_notes() -> None:
@@ -254,10 +257,11 @@ def test_amounts_round_trip(units: int, currency: str) -> None:
     """What goes out in major units comes back as what was asked for; one more comes back as another payment."""
     amount_minor = units * 10 ** money.exponent(currency)
     wanted = replace(WANTED, amount_minor=amount_minor, currency=currency)
-    body: Any = json.loads(json.dumps(asked(wanted).json))
+    one = replace(WAVE, currency=currency)
+    body: Any = json.loads(json.dumps(asked(wanted, one).json))
     assert type(body["amount"]) is int
-    assert isinstance(create(made(amount=body["amount"], currency=currency), wanted=wanted), Accepted)
-    assert create(made(amount=body["amount"] + 1), wanted=wanted) == Lost("other_payment")
+    assert isinstance(create(made(amount=body["amount"], currency=currency), wanted=wanted, channel=one), Accepted)
+    assert create(made(amount=body["amount"] + 1), wanted=wanted, channel=one) == Lost("other_payment")
     paid = fetch(verified("success", amount=body["amount"], currency={"code": currency}))
     assert (paid.facts[0].amount_minor, paid.facts[0].currency) == (amount_minor, currency)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from service.payments.facts import Kind, Reason, Source, Told
 from service.providers import paystack, paystack_calls
+from service.providers import paystack_wire as wire
 from service.providers.base import NotFinal, NotKnown, Unclear
 from service.providers.calls import (
     Accepted,
@@ -31,7 +32,7 @@ from service.providers.calls import (
     Response,
     Wanted,
 )
-from tests.support.driven import drive
+from tests.support.conversations import drive
 
 CALLS = paystack_calls.CALLS
 KEYS = {"secret_keys": (" ", "sk_live_new", "sk_live_old")}
@@ -203,11 +204,12 @@ def test_a_page_is_asked_for_with_these_fields() -> None:
         ("+2250700000001", "CI", "0700000001"),
         ("+254710000000", "KE", "+254710000000"),
         ("+221770000000", "CI", "+221770000000"),
+        ("+233551234987", "CI", "+233551234987"),
     ],
 )
 def test_numbers_are_written_as_their_country_does(number: str, country: str, written: str) -> None:
     """One of another country is left as it is: the provider refuses it, or not."""
-    assert paystack_calls.phone(number, country) == written
+    assert wire.phone(number, country) == written
 
 
 @pytest.mark.parametrize("one", CALLS.channels)
@@ -223,10 +225,10 @@ def test_every_channel_asks_in_its_currency(one: Channel) -> None:
     assert isinstance(told, Told) and told.facts[0].amount_minor == one.min_minor
 
 
-@given(st.sampled_from([*paystack_calls.CARD_CURRENCIES, "KWD", "XAF"]), st.integers(1, 10**12))
+@given(st.sampled_from([*wire.CARD_CURRENCIES, "KWD", "XAF"]), st.integers(1, 10**12))
 def test_an_amount_comes_back_as_it_went(currency: str, amount: int) -> None:
     """What Paystack is told is read back as the same money, or is not sent."""
-    units = paystack_calls.to_wire(amount, currency)
+    units = wire.to_wire(amount, currency)
     if units is None:
         assert currency == "KWD" and amount % 10
         return
@@ -237,7 +239,7 @@ def test_an_amount_comes_back_as_it_went(currency: str, amount: int) -> None:
 @pytest.mark.parametrize(("currency", "minor", "units"), [("XOF", 1000, 100_000), ("NGN", 1050, 1050), ("KWD", 10, 1)])
 def test_r1_the_wire_by_hand(currency: str, minor: int, units: int) -> None:
     """A table of amounts that were worked out by a person."""
-    assert paystack_calls.to_wire(minor, currency) == units
+    assert wire.to_wire(minor, currency) == units
 
 
 @pytest.mark.parametrize(
@@ -249,8 +251,8 @@ def test_r1_the_wire_by_hand(currency: str, minor: int, units: int) -> None:
         ({"reference": "cx-é"}, NotSent("reference", alert=True)),
         ({"reference": "cx-1\n"}, NotSent("reference", alert=True)),
         ({"reference": ""}, NotSent("reference", alert=True)),
-        ({"customer": Customer("Awa")}, NotSent("no_email")),
-        ({"payer_phone": ""}, NotSent("no_phone")),
+        ({"customer": Customer("Awa")}, NotSent("missing_email")),
+        ({"payer_phone": ""}, NotSent("missing_payer_phone")),
     ],
 )
 def test_what_paystack_would_refuse_is_not_sent(wrong: dict[str, Any], result: object) -> None:
@@ -573,8 +575,11 @@ def test_a_refund_is_what_its_status_says(status: str, kind: Kind) -> None:
         (error(400, "Hm"), Lost("refused")),
         (error(400, "Hm", type="processor_error"), Lost("refused")),
         (response(b"<html>", 400), Lost("refused")),
-        (error(401), RefundRefused("credentials")),
-        (error(429), RefundRefused("rate_limited")),
+        (error(401), NotSent("credentials", alert=True)),
+        (error(400, "Invalid key"), NotSent("credentials", alert=True)),
+        (error(422), RefundRefused("unsupported")),
+        (error(429), NotSent("rate_limited")),
+        (error(404, "Endpoint not found"), Lost("refused")),
         (error(500, "insufficient"), Lost("provider_error")),
         (response(b"{}"), Lost("unreadable")),
         (back(status="new"), Lost("unreadable")),

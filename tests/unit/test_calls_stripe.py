@@ -20,6 +20,7 @@ from service.providers.calls import (
     Broken,
     Call,
     Channel,
+    Confirm,
     Customer,
     Given,
     Lost,
@@ -31,7 +32,7 @@ from service.providers.calls import (
     Response,
     Wanted,
 )
-from tests.support.driven import drive
+from tests.support.conversations import drive
 
 CALLS = stripe_calls.CALLS
 KEYS = {"secret_key": ("", "sk_live_new", "sk_live_old")}
@@ -154,6 +155,7 @@ def test_a_session_is_asked_for_with_these_fields() -> None:
         ("success_url", "https://shop.example/merci?s={CHECKOUT_SESSION_ID}"),
         ("cancel_url", "https://shop.example/merci?s={CHECKOUT_SESSION_ID}"),
         ("customer_email", "awa@example.com"),
+        ("locale", "fr"),
         ("expires_at", "1795000000"),
         ("metadata[reference]", REFERENCE),
         ("metadata[order]", "12"),
@@ -161,6 +163,12 @@ def test_a_session_is_asked_for_with_these_fields() -> None:
         ("payment_intent_data[metadata][reference]", REFERENCE),
         ("payment_intent_data[metadata][order]", "12"),
     )
+
+
+@pytest.mark.parametrize(("locale", "written"), [("fr", "fr"), ("en", "en"), ("wo", "auto"), ("", "auto")])
+def test_the_page_is_in_a_language_that_stripe_has(locale: str, written: str) -> None:
+    """Another one would be refused; then the payer's browser says."""
+    assert ("locale", written) in (asked(replace(WANTED, locale=locale)).form or ())
 
 
 def test_an_intent_is_asked_for_with_these_fields() -> None:
@@ -216,7 +224,8 @@ def test_r1_the_wire_by_hand(currency: str, minor: int, units: int) -> None:
 @pytest.mark.parametrize(("currency", "minor"), [("MGA", 150), ("XOF", 0), ("XOF", -5), ("XOF", 10**8), ("UGX", 10**6)])
 def test_what_cannot_be_charged_is_not_sent(currency: str, minor: int) -> None:
     """Nothing is rounded, and no call is made."""
-    assert create(wanted=replace(WANTED, currency=currency, amount_minor=minor)) == NotSent("amount")
+    by = channel(currency)
+    assert create(wanted=replace(WANTED, currency=currency, amount_minor=minor), by=by) == NotSent("amount")
 
 
 Json = st.recursive(
@@ -261,7 +270,7 @@ def test_a_session_is_an_address_to_go_to() -> None:
 def test_an_intent_is_a_secret() -> None:
     """The merchant's own page uses it; there is no address, and it is in no repr."""
     said = create(response(intent()), by=SECRET_CHANNEL)
-    assert said.action == Redirect("", SECRET) and said.told.references == (PI,)
+    assert said.action == Confirm(SECRET) and said.told.references == (PI,)
     assert SECRET not in repr(said)
     for wrong in (None, "", 5, "pi_Panier", f"{SECRET}\n"):
         said = create(response(intent(client_secret=wrong)), by=SECRET_CHANNEL)
@@ -557,6 +566,15 @@ def test_a_list_that_cannot_be_read_proves_nothing(answer: Response, said: objec
     assert find(page(), answer)[1] == said
 
 
+def test_lists_are_read_back_to_when_it_was_asked_for() -> None:
+    """With an hour for clocks that are apart; in a busy shop nothing else makes an end of them."""
+    assert CALLS.find is not None
+    of = replace(GIVEN, references=(), since_ms=1_795_000_000_500)
+    calls, said = drive(CALLS.find(of, True, KEYS), page(), page())
+    assert said == NotKnown()
+    assert [call.path.partition("?")[2] for call in calls] == ["created%5Bgte%5D=1794996400&limit=40"] * 2
+
+
 def test_an_empty_reference_finds_nothing() -> None:
     """Objects of others without a reference are not ours."""
     assert CALLS.find is not None
@@ -599,7 +617,7 @@ def test_refused_it_is_asked_what_it_is(now: dict[str, Any], dead: bool) -> None
 @pytest.mark.parametrize(
     ("heard", "said"),
     [
-        ((error(401),), Lost("credentials")),
+        ((error(401),), Lost("credentials", alert=True)),
         ((error(404, code="resource_missing"),), Lost("no_route")),
         ((error(429),), Lost("rate_limited")),
         ((error(500),), Lost("provider_error")),
@@ -672,8 +690,9 @@ def test_a_refund_is_what_its_status_says(status: str, kind: Kind) -> None:
         (error(400, code="charge_already_refunded"), RefundRefused("already_refunded", "No.")),
         (error(400), RefundRefused("refused", "No.")),
         (error(404, code="resource_missing"), RefundRefused("not_known", "No.")),
-        (error(401), RefundRefused("credentials")),
-        (error(429), RefundRefused("rate_limited")),
+        (error(401), NotSent("credentials", alert=True)),
+        (error(422), RefundRefused("unsupported")),
+        (error(429), NotSent("rate_limited")),
         (error(400, "idempotency_error"), Lost("refused")),
         (error(402, "card_error"), Lost("refused")),
         (error(409), Lost("refused")),
