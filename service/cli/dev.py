@@ -1,8 +1,8 @@
 """
 `caisse dev`: the whole thing on one machine, with traffic. What `make run` starts.
 
-The service runs in this process on its real port, as it would for a merchant; beside it the sandbox: a stand-in for the
-providers that are asked, a sample shop and its neighbours, a player of the six providers, and a screen. All it keeps
+The service runs in this process on its real port, as it would for a merchant; beside it the sandbox: the six
+providers' APIs, a sample shop and its neighbours, a player of the six providers, and a screen. All it keeps
 lies in one directory of its own.
 """
 
@@ -35,7 +35,10 @@ from service.errors import Refusal
 from service.ids import now_ms
 from service.lock import Held
 from service.merchants.tables import endpoints
+from service.providers import PROVIDERS
+from service.sandbox.bank import Payer
 from service.sandbox.closing import Closing, check, last_position
+from service.sandbox.desk import Account
 from service.sandbox.figures import grouped
 from service.sandbox.home import Home, one_start_at_a_time, prepare, refuse_production, write
 from service.sandbox.look import Look, see
@@ -44,12 +47,14 @@ from service.sandbox.neighbours import EVENTS, Cycle, Listener, neighbours
 from service.sandbox.player import Played, Player
 from service.sandbox.rows import recovery
 from service.sandbox.screen import lines, watch
-from service.sandbox.standin import Book, Entry, Keys, StandIn
 from service.sandbox.stories import Teller
+from service.sandbox.teller import Sandbox
+from service.sandbox.truths import Book, Entry
 from service.schema import outbox_tables
 
 CYCLE = Cycle()
 SAVE_S = 10.0
+TICK_MS = 250
 DRAIN_S = 6.0
 """How long the end waits for the queue to empty; retries that are due later are left waiting, as in a real stop."""
 
@@ -94,15 +99,12 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
     _stop_on_signals(stop, hurry)
     luck = random.Random(options.seed)  # noqa: S311 - it decides what is played, nothing secret
     settings = home.settings()
-    book = _load_book(home.book)
-    own = home.secrets
-    keys = Keys(
-        own["moneroo_secret_key"], own["ebilling_username"], own["ebilling_shared_key"], own["monetbil_service_key"]
-    )
     async with contextlib.AsyncExitStack() as cleanup:
-        standin = StandIn(book, keys, port=home.ports["standin"])
-        await standin.start()
-        cleanup.push_async_callback(standin.stop)
+        port, ports = home.ports["sandbox"], {name: home.ports[name] for name in PROVIDERS}
+        sandbox = Sandbox(_accounts(settings), port=port, ports=ports, every_ms=TICK_MS, anybody=Payer("waits"))
+        await sandbox.start()
+        cleanup.push_async_callback(sandbox.stop)
+        book = _load_book(home.book, sandbox)
         trouble = Trouble(options.failures, rng=random.Random(luck.random()))  # noqa: S311
         shop = Shop(trouble=trouble, port=home.ports["shop"])
         listeners = [Listener("shop", shop), *neighbours(home.ports, CYCLE)]
@@ -243,8 +245,17 @@ async def _drain(app: Application, listeners: Sequence[Listener], hurry: asyncio
         await asyncio.sleep(0.1)
 
 
-def _load_book(path: Path) -> Book:
-    book = Book()
+def _accounts(settings: Settings) -> list[Account]:
+    """An account at each provider, called back as if our address stood in its dashboard."""
+    found = []
+    for name, credentials in settings.credentials.items():
+        token = "/" + credentials["callback_tokens"][0] if name == "ebilling" else ""
+        found.append(Account(name, credentials, f"{settings.own_url}/webhooks/{name}{token}", live=False))
+    return found
+
+
+def _load_book(path: Path, sandbox: Sandbox) -> Book:
+    book = Book(sandbox)
     if path.exists():
         with contextlib.suppress(ValueError, TypeError, KeyError):
             for provider, payment_id, entry in json.loads(path.read_text("utf-8")):
@@ -253,7 +264,7 @@ def _load_book(path: Path) -> Book:
 
 
 async def _keep_book(book: Book, path: Path, stop: asyncio.Event) -> None:
-    """Save now and then, so that after a crash the stand-in still knows what will be asked about."""
+    """Save now and then, so that after a crash the sandbox still knows what will be asked about."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), SAVE_S)

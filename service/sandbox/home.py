@@ -21,9 +21,13 @@ from typing import Any
 from service.config import Settings
 from service.errors import Refusal
 from service.lock import Lock
+from service.providers import PROVIDERS
 
 MARK = "# Written by `caisse dev` at each start, with made-up secrets. Nothing real belongs here."
-PORTS = {"service": 8080, "standin": 8090, "shop": 8091, "books": 8092, "stock": 8093, "courier": 8094}
+PORTS = {
+    "service": 8080, "sandbox": 8090, "shop": 8091, "books": 8092, "stock": 8093, "courier": 8094,
+    **{name: number for number, name in enumerate(PROVIDERS, 8101)},
+}  # fmt: skip
 START_S = 30.0
 
 
@@ -61,7 +65,7 @@ class Home:
 
     @property
     def book(self) -> Path:
-        """What the stand-in knows, kept so that questions of the last run are still answered."""
+        """What the sandbox knows, kept so that questions of the last run are still answered."""
         return self.directory / "providers.json"
 
     def save(self) -> None:
@@ -91,7 +95,7 @@ def prepare(directory: Path) -> Home:
         try:
             found = json.loads(kept.read_text("utf-8"))
             home.secrets |= {name: str(value) for name, value in found["secrets"].items()}
-            home.ports |= {name: int(value) for name, value in found["ports"].items()}
+            home.ports |= {name: int(value) for name, value in found["ports"].items() if name in PORTS}
             home.shop = {name: str(value) for name, value in found["shop"].items()}
             home.neighbours = {name: dict(value) for name, value in found.get("neighbours", {}).items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -154,36 +158,38 @@ def _new_secrets() -> dict[str, str]:
 
 
 def _toml(home: Home) -> str:
-    base = f"http://127.0.0.1:{home.ports['standin']}"
+    base = {name: f"http://127.0.0.1:{home.ports[name]}/{name}" for name in PROVIDERS}
     own = home.secrets
     tables: dict[str, dict[str, Any]] = {
         "stripe": {
             "secret_key": own["stripe_secret_key"],
             "webhook_secrets": [own["stripe_webhook_secret"]],
-            "base_url": f"{base}/stripe",
+            "base_url": base["stripe"],
         },
-        "paystack": {"secret_keys": [own["paystack_secret_key"]], "base_url": f"{base}/paystack"},
+        "paystack": {"secret_keys": [own["paystack_secret_key"]], "base_url": base["paystack"]},
         "fedapay": {
             "secret_key": own["fedapay_secret_key"],
             "webhook_secrets": [own["fedapay_webhook_secret"]],
-            "base_url": f"{base}/fedapay",
+            "base_url": base["fedapay"],
         },
         "monetbil": {
             "service_key": own["monetbil_service_key"],
             "service_secrets": [own["monetbil_service_secret"]],
-            "base_url": f"{base}/monetbil",
+            "base_url": base["monetbil"],
         },
         "moneroo": {
             "secret_key": own["moneroo_secret_key"],
             "webhook_secrets": [own["moneroo_webhook_secret"]],
-            "base_url": f"{base}/moneroo",
+            "base_url": base["moneroo"],
         },
         "ebilling": {
             "username": own["ebilling_username"],
             "shared_key": own["ebilling_shared_key"],
             "callback_tokens": [own["ebilling_callback_token"]],
-            "base_url": f"{base}/ebilling",
+            "base_url": base["ebilling"],
         },
+        # Where its payers are sent is no part of its API's address.
+        "providers.ebilling.facts": {"portal_url": base["ebilling"], "test_portal_url": base["ebilling"]},
     }
     top = {
         "mode": "development",

@@ -2,7 +2,7 @@
 Plays the six providers: payment stories as they happen in a shop, sent as signed callbacks to a running caisse.
 
 The `Player` sends the steps of stories as providers do: some twice, some out of order, again and again until caisse
-answers with 2xx. What Monetbil, Moneroo and eBilling would answer when asked is written into the stand-in's book first.
+answers with 2xx. What Monetbil, Moneroo and eBilling would answer when asked is written into the sandbox's bank first.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from service.ids import Clock, now_ms
 from service.providers import PROVIDERS
 from service.providers.base import Credentials, Incoming
 from service.sandbox.builder import Built, build
-from service.sandbox.standin import Book
 from service.sandbox.stories import Step, Story
+from service.sandbox.truths import Book
 
 
 @dataclass(slots=True)

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from service.ids import Clock, now_ms
-from service.sandbox.standin import Entry, State
+from service.payments.facts import Reason
+from service.sandbox.bank import State
+from service.sandbox.truths import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +182,8 @@ class _Case:
             fields["phone"] = charge.phone
         return Step(after_ms, event, fields | more, None if truth is None else (self.id, truth))
 
-    def entry(self, state: State, message: str = "") -> Entry:
-        """The truth for those who are asked: now and then late, now and then unwell."""
+    def entry(self, state: State, reason: Reason | None = None) -> Entry:
+        """The truth for those who are asked; now and then they are unwell."""
         luck, charge = self.rng.random(), self.charge
         return Entry(
             state=state,
@@ -190,10 +192,8 @@ class _Case:
             reference=charge.reference,
             operator=charge.operator,
             phone=charge.phone,
-            message=message,
-            transaction=_name(charge, "TX", 10).upper(),
+            reason=reason,
             fail_times=1 if luck < 0.04 else 0,
-            pending_times=1 if 0.04 <= luck < 0.10 else 0,
             at_ms=charge.at_ms,
         )
 
@@ -271,30 +271,37 @@ def _fedapay(charge: Charge, plot: str, rng: random.Random) -> _Told:
     return (case.id,), steps
 
 
+_MONETBIL_FAILED = (
+    ("Insufficient balance.", Reason.INSUFFICIENT_FUNDS),
+    ("Wrong pin.", Reason.WRONG_PIN),
+    ("Rejected by the payer.", Reason.DECLINED_BY_USER),
+)
+
+
 def _monetbil(charge: Charge, plot: str, rng: random.Random) -> _Told:
     case = _Case(charge, rng, f"2611{charge.number:016d}")
     (told,) = _pauses(rng, 800)
-    event, state, message = {
-        "paid": ("success", "succeeded", ""),
-        "failed": ("failed", "failed", rng.choice(("Insufficient balance.", "Wrong pin.", "Rejected by the payer."))),
-        "canceled": ("cancelled", "canceled", ""),
+    event, state, (message, reason) = {
+        "paid": ("success", "succeeded", ("", None)),
+        "failed": ("failed", "failed", rng.choice(_MONETBIL_FAILED)),
+        "canceled": ("cancelled", "canceled", ("", None)),
     }[plot]
     method = "GET" if rng.random() < 0.2 else "POST"
     more = {"method": method, "fee": charge.amount_minor // 50} | ({"reason": message} if message else {})
-    return (case.id,), [case.step(told, event, case.entry(cast(State, state), message), **more)]
+    return (case.id,), [case.step(told, event, case.entry(cast(State, state), reason), **more)]
 
 
 def _moneroo(charge: Charge, plot: str, rng: random.Random) -> _Told:
     case = _Case(charge, rng, _name(charge, "py_", 12).lower())
     (told,) = _pauses(rng, 2_000)
-    event, state, message = {
-        "paid": ("payment.success", "succeeded", ""),
-        "failed": ("payment.failed", "failed", "Insufficient balance"),
-        "canceled": ("payment.cancelled", "canceled", ""),
+    event, state, reason = {
+        "paid": ("payment.success", "succeeded", None),
+        "failed": ("payment.failed", "failed", Reason.INSUFFICIENT_FUNDS),
+        "canceled": ("payment.cancelled", "canceled", None),
     }[plot]
     return (case.id,), [
         case.step(0, "payment.initiated", replace(case.entry("pending"), fail_times=0)),
-        case.step(told, event, case.entry(cast(State, state), message)),
+        case.step(told, event, case.entry(cast(State, state), reason)),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from aiohttp import web
 from service.providers import PROVIDERS
 from service.providers.base import Ask, Parked, Refused, Unmapped, Verified
 from service.sandbox.builder import build
+from service.sandbox.desk import Account
 from service.sandbox.player import Player, incoming
-from service.sandbox.standin import Book
 from service.sandbox.stories import Step, Story, Teller, plots
+from service.sandbox.teller import Sandbox
+from service.sandbox.truths import Book, Entry
 
 NOW_MS = 1_795_165_200_000
 CREDENTIALS: dict[str, dict[str, list[str]]] = {
@@ -53,6 +56,34 @@ def test_every_story_is_valid(provider: str, plot: str) -> None:
             if isinstance(meaning, Ask):
                 assert step.truth is not None
                 assert meaning.reference == step.truth[0]
+
+
+@pytest.mark.parametrize("provider", ["monetbil", "moneroo", "ebilling"])
+def test_what_stories_know_stands_in_the_bank_and_nobody_is_told(provider: str) -> None:
+    """The player tells it, once; what a run has dumped is known to the next, and the newest truth is the one."""
+
+    async def run() -> None:
+        account = Account(provider, CREDENTIALS[provider], "http://127.0.0.1:9/")
+        sandbox, again = Sandbox([account]), Sandbox([account])
+        book = Book(sandbox)
+        for plot in plots(provider):
+            story = teller().tell(provider, plot)
+            truths = [step.truth for step in story.steps if step.truth]
+            for number, entry in truths:
+                book.write(provider, number, entry)
+            charge = sandbox.bank.find(provider, truths[-1][0])
+            assert charge is not None
+            assert (charge.state, charge.reason) == (truths[-1][1].state, truths[-1][1].reason)
+            assert charge.captured_minor == (charge.amount_minor if plot == "paid" else 0)
+        assert sandbox.post.waiting == 0
+        for name, number, fields in json.loads(json.dumps(book.dump())):
+            Book(again).write(name, number, Entry(**fields))
+        kept = [(one.id, one.state, one.amount_minor, one.reason, one.ended_ms) for one in sandbox.bank.of(provider)]
+        assert kept == [
+            (one.id, one.state, one.amount_minor, one.reason, one.ended_ms) for one in again.bank.of(provider)
+        ]
+
+    asyncio.run(run())
 
 
 def test_everybody_is_heard_first_once_and_then_by_weight() -> None:
@@ -101,7 +132,7 @@ def play(door: Door, seconds: float, rate: float = 200, **changed: Any) -> Playe
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
         stories = changed.pop("stories", None) or iter(teller())
-        player = Player(f"http://127.0.0.1:{port}", CREDENTIALS, stories, random.Random(5), rate=rate, book=Book())
+        player = Player(f"http://127.0.0.1:{port}", CREDENTIALS, stories, random.Random(5), rate=rate)
         for name, value in changed.items():
             setattr(player, name, value)
         stop = asyncio.Event()
