@@ -14,27 +14,23 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from random import Random
 from typing import Any, TypeVar
 
 import aiohttp
-import httpx
 import structlog
 import uvloop
-from httpx_aiohttp import AiohttpTransport
 from sqlalchemy import Connection, insert, select
 
-from outbox.dispatcher import Dispatcher, Happened, Topic
+from outbox.dispatcher import Dispatcher, Happened
 from outbox.guard import Guard
-from outbox.message import Done, Message, Outcome
-from outbox.policy import STANDARD_MS, Policy
 from outbox.queue import Queue
-from outbox.webhook import Sender, open_session
+from outbox.webhook import open_session
 from service import __version__, migrations
 from service.api.site import Site
 from service.callbacks.intake import Intake
-from service.callbacks.process import ASK, DEFERRED, NO_MERCHANT, Processor, revive
+from service.callbacks.process import NO_MERCHANT, Processor, revive
 from service.config import Settings
 from service.control import Server as ControlServer
 from service.control import serve as serve_control
@@ -44,18 +40,27 @@ from service.heartbeat import Heartbeat
 from service.ids import Clock, Ids, now_ms
 from service.lock import Lock
 from service.merchants.accounts import Registry, ensure_defaults
-from service.merchants.deliver import Deliverer
+from service.merchants.audit import By
 from service.merchants.events import WEBHOOK
-from service.merchants.recovery import RECOVER, Recoverer
 from service.merchants.tables import installation
 from service.metrics import Metrics
-from service.payments import ask
-from service.payments.ask import Asker
-from service.payments.book import ours
+from service.orders.checkout import Checkout
+from service.orders.follow import Follow
+from service.orders.sessions import ended
+from service.payments.circuit import Circuits
+from service.payments.client import LIMIT_MS, Client
+from service.payments.desk import Desk
+from service.payments.heard import ours
+from service.payments.legs import Surroundings
+from service.payments.refund_send import Refunder
+from service.payments.refunds import Refunds
+from service.payments.sync import Syncer
 from service.providers import PROVIDERS
-from service.retention import PRUNE, Pruner
+from service.retention import Pruner
+from service.routing.live import Routes
 from service.schema import outbox_tables
 from service.seal import Seal, bound_to, load_keys
+from service.topics import topics
 from service.watch import Watch
 
 log: Any = structlog.get_logger()
@@ -67,14 +72,6 @@ OPEN_WAIT_MS = 3_000
 """A command line may have the database for a moment; another service is told of after this."""
 GRACE_MS = 12_000
 """How long a stop waits for webhooks in flight: a little longer than one may take."""
-
-CALLBACK_RETRIES_MS = {
-    "stripe": (10_000, 30_000, 60_000),
-    "monetbil": (10_000, 30_000, 60_000),
-    "payments": (10_000, 30_000, 90_000, 270_000, 810_000),
-}
-CALLBACK_BATCH = 50
-"""Callbacks worked on in one transaction: few enough that intake never waits long behind them."""
 
 
 class Application:
@@ -93,11 +90,11 @@ class Application:
             https_only=settings.strict,
         )
         self.dispatcher: Dispatcher | None = None
+        self.calls = settings.calls
         self.failed = asyncio.Event()
         self.rotating = asyncio.Lock()  # the master keys
         self.port = settings.port
         self._http: aiohttp.ClientSession | None = None
-        self._asking: aiohttp.ClientSession | None = None
         self._control: ControlServer | None = None
         self._site: Site | None = None
         self._heartbeat: Heartbeat | None = None
@@ -130,13 +127,36 @@ class Application:
         except BaseException:
             self._lock.release()
             raise
-        self.processor = Processor(self.queue, self.ids, self.clock, ours(self.installation))
+        self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates)
+        # Refunds first: an order asks whether the money went back by us.
+        followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates)
+        self.processor = Processor(
+            self.queue, self.ids, self.clock, ours(self.installation), followers, self.settings.providers
+        )
+        self.circuits = Circuits(self.clock)
+        self.routes = Routes(self.accounts, self.calls, self.circuits.opened)
+        self.client = Client(self.metrics.called)
+        self.syncer = Syncer(
+            self.db, self.queue, self.processor, self.client, self.accounts, self.calls, self.ids, self.clock,
+            self.watch.tell, self.watch.reported, self.metrics.asked,
+        )  # fmt: skip
+        self.desk = Desk(
+            self.db, self.syncer, self.client, self.accounts, self.calls, self.routes.choose, self.ids, self.clock,
+            ours(self.installation), Surroundings(self.settings.public_url or ""), self.circuits, self._may_begin,
+            self.told,
+        )  # fmt: skip
+        self.refunder = Refunder(
+            self.db, self.queue, self.syncer, self.client, self.accounts, self.calls, self.ids, self.clock
+        )
+        self.checkout = Checkout(self.db, self.desk, self.queue, self.ids, self.clock)
         self.pruner = Pruner(self.queue, self.settings, self.clock)
         self.feed = Feed(self.db)
         self.intake = Intake(self.db, self.queue, self.seal, self.ids, self.clock, self._accepted)
 
     async def close(self) -> None:
-        """Close what `open` opened."""
+        """Close what `open` opened, once what was sent is written down."""
+        await self.desk.close(LIMIT_MS / 1000)
+        await self.client.close()
         await self.db.close()
         self._lock.release()
 
@@ -146,11 +166,30 @@ class Application:
         for name in PROVIDERS:
             self.metrics.secrets_missing(name, any(e.missing for e in self.registry if e.provider == name))
 
+    def accounts(self) -> Registry:
+        """The accounts as they are now."""
+        return self.registry
+
+    def give_back(self, tx: Connection, payment_id: str, by: By) -> None:
+        """To its payer, what an order or a session has no use for."""
+        self.refunds.create(tx, payment_id, None, "its order was over, or paid already", by)
+
     def nudge(self) -> None:
         """Something was committed that the outbox should look at now, and whoever waits for events."""
         self.feed.nudge()
         if self.dispatcher is not None:
             self.dispatcher.nudge()
+
+    def told(self) -> None:
+        """Something about a payment was committed: webhooks at once; what else was promised, its topic hears of."""
+        self.feed.nudge()
+        if self.dispatcher is not None:
+            self.dispatcher.nudge(WEBHOOK)
+
+    @staticmethod
+    def _may_begin(tx: Connection, payment: Mapping[str, Any]) -> bool:
+        """Whether a payment's order or session still takes an attempt."""
+        return not ended(tx, payment["session_id"], payment["order_id"])
 
     def revive_waiting(self, tx: Connection, account_id: str) -> int:
         """The account has a merchant now: what waited for that is worked on, from this transaction's commit."""
@@ -167,7 +206,10 @@ class Application:
             self.guard.own_ports = frozenset({self.port})
             await self.db.write(self.queue.forget_leases, self.clock())
             await self.db.write(self.pruner.ensure)
-            self.dispatcher = self._build_dispatcher()
+            self._http = open_session(self.guard)
+            owed = topics(self, self._http)
+            self.metrics.know_queues(topic.policy.topic for topic in owed)
+            self.dispatcher = Dispatcher(self.db, self.queue, owed, self.clock, Random(), self._happened)  # noqa: S311 - jitter
             self._site = Site(self)
             for entry in self.registry.half_set():
                 log.warning("account.half_set", provider=entry.provider, account_id=entry.id, missing=entry.missing)
@@ -190,9 +232,8 @@ class Application:
         # closed would keep the process, and the lock, for ever.
         async with contextlib.AsyncExitStack() as stops:
             stops.push_async_callback(self.close)
-            for session in (self._http, self._asking):
-                if session is not None:
-                    stops.push_async_callback(session.close)
+            if self._http is not None:
+                stops.push_async_callback(self._http.close)
             if self.dispatcher is not None:
                 stops.push_async_callback(self.dispatcher.stop, grace_ms)
             if self._heartbeat is not None:
@@ -203,86 +244,6 @@ class Application:
             if self._site is not None:
                 stops.push_async_callback(self._site.stop)
         log.info("service.stopped")
-
-    def _build_dispatcher(self) -> Dispatcher:
-        self._http = open_session(self.guard)
-        deliverer = Deliverer(
-            Sender(self._http, self.guard, self.clock, __version__),
-            self.queue,
-            self.seal,
-            self.settings.signature_header,
-            self.ids,
-            self.clock,
-            self.metrics,
-            self.watch.reported,
-        )
-        # Providers are called where the settings say, without the guard: their addresses are the operator's own.
-        self._asking = aiohttp.ClientSession(
-            trust_env=False, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
-        )
-        client = httpx.AsyncClient(
-            transport=AiohttpTransport(client=self._asking), timeout=ask.LIMIT_MS / 1000, trust_env=False
-        )
-        asker = Asker(
-            lambda: self.registry,
-            self.processor,
-            client,
-            self.ids,
-            self.clock,
-            self.watch.reported,
-            self.metrics.asked,
-            ours(self.installation),
-        )
-        recoverer = Recoverer(self.queue, self.clock)
-        topics = [
-            Topic(
-                Policy(name, delays_ms, lease_ms=70_000, limit_ms=60_000, batch=CALLBACK_BATCH),
-                work=self._work_on_callbacks(name),
-                died=self.processor.died,
-            )
-            for name, delays_ms in CALLBACK_RETRIES_MS.items()
-        ]
-        topics += [
-            Topic(
-                Policy(DEFERRED, (60_000, 600_000), lease_ms=70_000, limit_ms=60_000), work=self._put_before_a_person
-            ),
-            Topic(
-                Policy(ASK, ask.DELAYS_MS, ask.LEASE_MS, ask.LIMIT_MS, in_flight=16, per_destination=8),
-                act=asker.act,
-                load=asker.load,
-                died=asker.died,
-            ),
-            Topic(
-                Policy(PRUNE, (60_000, 600_000, 3_600_000), lease_ms=70_000, limit_ms=60_000, batch=1),
-                work=self.pruner.work,
-                died=self.pruner.died,
-            ),
-            Topic(
-                Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000, per_destination=4, breaker=True),
-                act=deliverer.act,
-                load=deliverer.load,
-            ),
-            # One at a time: a message is a whole transaction's work.
-            Topic(
-                Policy(RECOVER, (1_000, 10_000, 60_000), lease_ms=70_000, limit_ms=60_000, batch=1),
-                work=recoverer.work,
-                died=recoverer.died,
-            ),
-        ]
-        self.metrics.know_queues(topic.policy.topic for topic in topics)
-        return Dispatcher(self.db, self.queue, topics, self.clock, Random(), self._happened)  # noqa: S311 - jitter
-
-    def _work_on_callbacks(self, topic: str) -> Callable[[Connection, Sequence[Message]], list[Outcome]]:
-        def work(tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
-            report = self.processor.process(tx, [message.subject for message in messages])
-            self.watch.reported(topic, "", report)
-            return [Done() for _ in messages]
-
-        return work
-
-    def _put_before_a_person(self, tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
-        self.watch.reported(DEFERRED, "", self.processor.overdue(tx, messages))
-        return [Done() for _ in messages]
 
     def _happened(self, event: Happened) -> None:
         self.watch.happened(event)

@@ -15,10 +15,11 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from service.providers import PROVIDERS
-from service.providers.base import Credential, Credentials
+from service.providers import CALLS, PROVIDERS, overrides
+from service.providers.base import Credential, Credentials, Provider
+from service.providers.calls import Calls
 from service.setting import (
     PREFIX,
     BadSetting,
@@ -67,6 +68,9 @@ _ALL_PLAIN = (
     Field("mail_from", mail_address, "", "the sender of e-mails"),
     Field("allow_private_cidrs", network, "127.0.0.0/8,::1/128",
           "private networks that webhooks may be sent to, also by plain http", many=True),
+    Field("return_origins", url("https", "http", bare=True), "",
+          "where buyers may be sent back to, such as https://shop.example; nothing: any https address of the internet",
+          many=True),
     Field("signature_header", header_name, "X-Caisse-Signature", "the header of the plain signature on webhooks"),
     Field("keep_deliveries_days", days, "90", "how many days a delivered event is kept, with its deliveries and "
           "their tries; `GET /v1/events` goes back as far; 0: for ever, here and below"),
@@ -76,6 +80,8 @@ _ALL_PLAIN = (
     Field("keep_callbacks_days", days, "0", "how many days the rows of such callbacks are kept; without its row a late "
           "copy of a callback is worked on again, which changes nothing but counts as new"),
     Field("keep_quarantine_days", days, "90", "how many days callbacks that failed verification are kept"),
+    Field("duplicates", one_of("ask", "auto"), "ask",
+          "what becomes of money that came twice: `ask` puts it before a person, `auto` gives the younger back"),
     Field("log_level", one_of("debug", "info", "warning", "error"), "info", "the least that is logged"),
 )  # fmt: skip
 
@@ -146,6 +152,7 @@ class Settings:
     timezone: str
     mail_from: str | None
     allow_private_cidrs: tuple[Network, ...]
+    return_origins: tuple[str, ...]
     signature_header: str
     log_level: str
     keep_deliveries_days: int
@@ -153,8 +160,11 @@ class Settings:
     keep_callback_bodies_days: int
     keep_callbacks_days: int
     keep_quarantine_days: int
+    duplicates: Literal["ask", "auto"]
     monetbil_allow_unsigned: bool
     base_urls: Mapping[str, str]
+    calls: Mapping[str, Calls]  # with what `[providers]` in the file knows better
+    providers: Mapping[str, Provider]
     master_keys: tuple[bytes, ...] = field(repr=False)
     admin_password: str | None = field(repr=False)
     metrics_token: str | None = field(repr=False)
@@ -177,10 +187,16 @@ class Settings:
         given = _environment(os.environ if environment is None else environment)
         read = {entry.key: _value(entry, given, written, path) for entry in FIELDS}
         plain = {entry.name: read[entry.key] for entry in _ALL_PLAIN}
+        try:
+            calls = overrides.apply(CALLS, (written or {}).get("providers", {}))
+        except overrides.BadOverride as wrong:
+            raise BadSetting(f"{path}: {wrong}") from None
         return cls(
             **plain,
             monetbil_allow_unsigned=bool(read["monetbil.allow_unsigned"]),
             base_urls={name: read[f"{name}.base_url"] for name in PROVIDERS},
+            calls=calls,
+            providers=overrides.listening(PROVIDERS, calls),
             credentials={
                 name: {c.name: _as_list(read[f"{name}.{c.name}"]) for c in provider.credentials}
                 for name, provider in PROVIDERS.items()
@@ -295,11 +311,13 @@ def _file(path: Path, required: bool) -> dict[str, Any] | None:
         raise BadSetting(f"The settings file {path} is not valid TOML{f' ({place[0]})' if place else ''}.") from None
     values: dict[str, Any] = {}
     for key, value in document.items():
-        if isinstance(value, dict) and (value or key in PROVIDERS):
+        if key == "providers":
+            values[key] = value  # tables of their own: what providers' files only believe
+        elif isinstance(value, dict) and (value or key in PROVIDERS):
             values |= {f"{key}.{inner}": item for inner, item in value.items()}
         else:
             values[key] = value
-    known = {entry.key for entry in FIELDS}
+    known = {entry.key for entry in FIELDS} | {"providers"}
     for key in values:
         if key not in known:
             raise BadSetting(f"{_toml(key)} in {path} is not a setting of caisse{_nearest(key, sorted(known))}.")

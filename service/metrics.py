@@ -8,22 +8,22 @@ once and looked up in a dict, because intake counts at several thousand a second
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from sqlalchemy import Connection, func, select
 
 from outbox.destinations import Trouble
 from outbox.queue import Backlog, Queue
 from service.callbacks.tables import callbacks, quarantine
 from service.merchants.events import WEBHOOK
+from service.orders.stock import tallies_now
 from service.payments.rules import STATUSES, Problem
 from service.payments.states import MACHINES
 from service.payments.tables import attention
+from service.totals import Storage, Tallies
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
@@ -41,6 +41,9 @@ RECEIVED = (
 """What became of a callback at the door: taken, not verified, a fault of the transport, or not kept (503)."""
 REFUSED = ("no_secret", "missing_header", "bad_header", "bad_signature", "too_old", "too_new", "no_sign", "not_form",
            "half_set", "wrong_token")  # fmt: skip
+CALLED = ("2xx", "3xx", "4xx", "5xx", "refused", "dns", "tls", "connect_timeout", "timeout", "time_limit",
+          "connection_lost", "answer_too_large", "bad_address", "too_many_calls")  # fmt: skip
+"""What came of a call to a provider: its answer, or what broke."""
 RESTING = ("parked", "deferred", "dead")
 FINISHED = ("processed", "ignored", "unmapped", "parked", "deferred", "dead")
 DELIVERED = ("done", "retried", "died")
@@ -51,7 +54,9 @@ DELIVERY_ERRORS = (
 )  # fmt: skip
 ATTENTION = (
     *Problem, "merged", "deferred_too_long", "callback_dead", "never_answered", "answer_not_placed",
-    "endpoint_failing", "endpoint_disabled",
+    "endpoint_failing", "endpoint_disabled", "cannot_be_asked", "still_unknown", "provider_refuses_us",
+    "provider_disagrees", "name_used_twice",
+    "refund_manual", "refund_failed", "refund_unknown", "refund_stuck", "refund_not_ours", "refunded_elsewhere",
 )  # fmt: skip
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -69,6 +74,7 @@ class Measured:
     quarantined: int
     attention: int
     endpoints: Trouble
+    tallies: Mapping[str, int] = field(default_factory=dict)
 
 
 def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
@@ -83,6 +89,7 @@ def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
         tx.execute(select(func.count()).select_from(quarantine)).scalar_one(),
         tx.execute(select(func.count()).select_from(attention).where(attention.c.closed_at_ms.is_(None))).scalar_one(),
         queue.destinations.trouble(tx, WEBHOOK),
+        tallies_now(tx),
     )
 
 
@@ -152,6 +159,10 @@ class Metrics:
             "provider_questions_total", "Questions to providers by their answer.", ("provider", "answer"), by,
             ("told", "not_final", "not_known", "unclear"),
         )  # fmt: skip
+        self._called = self._counter(
+            "provider_calls_total", "Calls to providers by what came of them.", ("provider", "result"), by, CALLED
+        )
+        self._call_s = self._plain_histogram("provider_call_seconds", "One call to a provider.", _SLOW_S)
 
         self._deliveries = self._counter(
             "webhook_deliveries_total", "Tries to deliver a webhook by what came of them.", ("result",), DELIVERED
@@ -161,6 +172,8 @@ class Metrics:
         )
         self._delivery_s = self._plain_histogram("webhook_delivery_duration_seconds", "Time a try took.", _SLOW_S)
 
+        self._tallied = Tallies()
+        self.registry.register(self._tallied)
         topic = ("queue",)
         self._queue_size = self._gauge("queue_size", "Messages that wait.", topic, self._queues)
         self._queue_due = self._gauge("queue_due", "Messages that wait past their time.", topic, self._queues)
@@ -224,6 +237,11 @@ class Metrics:
         """Money came."""
         self._amount(currency).observe(minor)
 
+    def called(self, provider: str, status: int, seconds: float, broken: str) -> None:
+        """A provider was called; `status` 0: no answer came."""
+        self._called(provider, broken or f"{status // 100}xx").inc()
+        self._call_s.observe(seconds)
+
     def asked(self, provider: str, answer: str) -> None:
         """A provider was asked about a payment."""
         self._asked(provider, answer).inc()
@@ -270,7 +288,7 @@ class Metrics:
 
     def watch_storage(self, look: Callable[[], tuple[object, bool]]) -> None:
         """`look() -> (Database.stats, writable)`, called at every scrape."""
-        self.registry.register(_Storage(look))
+        self.registry.register(Storage(look))
 
     def measured(self, found: Measured) -> None:
         """Put what `measure` read into the gauges."""
@@ -289,6 +307,7 @@ class Metrics:
         trouble = found.endpoints
         for state, count in zip(("failing", "circuit_open", "disabled"), trouble, strict=False):
             self._endpoints(state).set(count)
+        self._tallied.totals = found.tallies
         since_ms = trouble.failing_since_ms
         self._failing_longest.set(0 if since_ms is None else max(0, found.now_ms - since_ms) / 1000)
 
@@ -329,33 +348,3 @@ class Metrics:
 def _delivery_error(reason: str) -> str:
     """The outbox's word with its status as a class: `http_503` becomes `http_5xx`."""
     return f"http_{reason[5]}xx" if reason.startswith("http_") and len(reason) == 8 else reason
-
-
-class _Storage(Collector):
-    """The database's own counters, read when somebody scrapes."""
-
-    _COUNTERS: ClassVar = {
-        "commits": "Commits, each for a batch.",
-        "pieces": "Pieces of work committed.",
-        "reruns": "Batches run again without the work that raised.",
-        "unknown": "Pieces whose outcome is unknown.",
-        "full": "Pieces refused because the disk was full.",
-        "checkpoints": "Checkpoints.",
-        "busy_checkpoints": "Checkpoints that a reader held back.",
-    }
-    _GAUGES: ClassVar = {"wal_bytes": "Size of the write-ahead log.", "waiting": "Pieces that wait for the writer."}
-
-    def __init__(self, look: Callable[[], tuple[object, bool]]) -> None:
-        self._look = look
-
-    def collect(self) -> Iterator[Metric]:
-        """Called by the registry."""
-        stats, writable = self._look()
-        for name, text in self._COUNTERS.items():
-            counter = CounterMetricFamily(f"storage_{name}", text)
-            counter.add_metric([], getattr(stats, name, 0))
-            yield counter
-        for name, text in {**self._GAUGES, "writable": "1 while the database can be written."}.items():
-            gauge = GaugeMetricFamily(f"storage_{name}", text)
-            gauge.add_metric([], float(writable) if name == "writable" else getattr(stats, name, 0))
-            yield gauge

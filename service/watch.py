@@ -43,7 +43,7 @@ class Watch:
                 self.moved_at_ms[event.topic] = self._clock()
                 # list(): the writer's thread puts reports in meanwhile.
                 for key in [key for key in list(self._reports) if key[0] == event.topic]:
-                    self._tell(self._reports.pop(key))
+                    self.tell(self._reports.pop(key))
             case "batch_raised" | "work_raised" | "then_raised" | "write_failed" | "stale":
                 for key in [key for key in list(self._reports) if key[0] == event.topic]:
                     del self._reports[key]
@@ -64,7 +64,7 @@ class Watch:
                 error=event.error.partition("[SQL")[0],  # not the statement, nor what was bound to it
             )
 
-    def _tell(self, report: Report) -> None:
+    def tell(self, report: Report) -> None:
         for callback_id, provider, kind, status, reason in report.finished:
             self._metrics.callback_finished(provider, "unmapped" if reason == UNKNOWN_TYPE else status)
             say = log.warning if status in ("parked", "deferred") else log.debug

@@ -24,10 +24,11 @@ from service.callbacks.take import message_id
 from service.ids import Clock, Ids
 from service.merchants.events import News, rfc3339, tell, wanted_on_request
 from service.merchants.tables import accounts
-from service.payments.book import Account, Book, Heard, Lacks, Moved, Waits, names_of
+from service.payments.book import Book
 from service.payments.facts import Told
+from service.payments.heard import Account, Follower, Heard, Lacks, Moved, Waits, names_of
 from service.providers import PROVIDERS
-from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Unmapped
+from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Provider, Unmapped
 
 ASK = "ask"
 DEFERRED = "deferred"
@@ -53,6 +54,7 @@ class Report:
 
 
 _CALLBACKS = select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expanding=True)))
+_ANYBODY_WAITS = select(waits.c.callback_id).limit(1)
 _ACCOUNTS = select(accounts.c.id, accounts.c.provider, accounts.c.merchant_id, accounts.c.live).where(
     accounts.c.id.in_(bindparam("wanted", expanding=True))
 )
@@ -70,8 +72,27 @@ class Processor:
     `ours` is how this installation's own references at providers begin.
     """
 
-    def __init__(self, queue: Queue, ids: Ids, clock: Clock, ours: str) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        ids: Ids,
+        clock: Clock,
+        ours: str,
+        followers: Sequence[Follower] = (),
+        providers: Mapping[str, Provider] = PROVIDERS,
+    ) -> None:
         self._queue, self._ids, self._clock, self._ours = queue, ids, clock, ours
+        self._followers, self._providers = followers, providers
+
+    def book(self, tx: Connection, now_ms: int) -> Book:
+        """The book of payments for this transaction: the one way in which anything changes a payment."""
+        return Book(tx, self._queue, self._ids, now_ms, self._ours, self._followers)
+
+    def close(self, tx: Connection, book: Book, now_ms: int) -> Report:
+        """Write what the book took in; whatever waited for a payment that is known now is worked on."""
+        book.flush()
+        revive(tx, self._queue, book.known, now_ms)
+        return Report(moved=book.moved)
 
     def process(self, tx: Connection, callback_ids: Sequence[str]) -> Report:
         """Work on these callbacks, each at most once: one that is not `received` any more is left alone."""
@@ -83,7 +104,7 @@ class Processor:
             return Report()
         owners = {row.id: row for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})}
         meanings = [self._translate(row) for row in todo]
-        book = Book(tx, self._queue, self._ids, now_ms, self._ours)
+        book = self.book(tx, now_ms)
         book.load(name for meaning in meanings for name in _names(meaning, self._ours))
         report = Report()
         finishes: list[dict[str, Any]] = []
@@ -107,7 +128,7 @@ class Processor:
         now_ms = self._clock()
         owner = tx.execute(_ACCOUNTS, {"wanted": [account_id]}).one()
         report = Report()
-        book = Book(tx, self._queue, self._ids, now_ms, self._ours)
+        book = self.book(tx, now_ms)
         account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
         heard = book.hear(account, told, callback_id)
         book.flush()
@@ -130,7 +151,7 @@ class Processor:
         return report
 
     def _translate(self, row: Mapping[str, Any]) -> Meaning:
-        return PROVIDERS[row["provider"]].translate(_incoming(row), row["received_at_ms"])
+        return self._providers[row["provider"]].translate(_incoming(row), row["received_at_ms"])
 
     def _work_on(
         self,
@@ -302,7 +323,7 @@ def revive(tx: Connection, queue: Queue, known: Sequence[tuple[str, str]], now_m
 
     Called by whatever creates the missing object: a payment, later our own attempt, or the first merchant.
     """
-    if not known or tx.execute(select(waits.c.callback_id).limit(1)).first() is None:
+    if not known or tx.execute(_ANYBODY_WAITS).first() is None:
         return 0
     pairs = set(known)
     found = tx.execute(select(waits).where(waits.c.reference.in_(sorted({name for _, name in pairs})))).all()

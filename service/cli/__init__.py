@@ -14,6 +14,7 @@ import click
 
 _COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init", "Ask the first day's questions and write the settings."),
+    "sandbox": ("sandbox", "Run the six providers' APIs on this machine, alone."),
     "serve": ("serve", "Run the service."),
     "dev": ("dev", "Run a demonstration: service, sandbox providers, a shop, live traffic."),
     "doctor": ("doctor", "Look whether everything is as it must be."),
@@ -21,7 +22,10 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "account": ("account", "Accounts at providers: add, list, rotate."),
     "endpoint": ("endpoint", "Where a merchant wants webhooks: add, list, show, change, disable, enable, …"),
     "keys": ("keys", "API keys and master keys: create, list, revoke, rotate-master."),
-    "payments": ("payments", "Payments: list, show."),
+    "payments": ("payments", "Payments: list, show, explain, sync, decide."),
+    "refunds": ("refunds", "Refunds: list, show, create, done, give-up."),
+    "attention": ("attention", "What needs a person, and what can be done: list, act."),
+    "routes": ("routes", "Which provider takes a payment: list, set, simulate, add, change, remove, order."),
     "callbacks": ("callbacks", "What providers sent: list, show, replay."),
     "events": ("events", "What merchants were told: list, show."),
     "deliveries": ("deliveries", "Webhooks: list, show, retry, recover."),

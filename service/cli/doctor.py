@@ -13,7 +13,11 @@ _MARKS = {"ok": "ok", "warn": "look", "fail": "WRONG"}
 
 
 @click.command()
-@click.option("--network", is_flag=True, help="Also reach the providers' addresses and compare the clock.")
+@click.option(
+    "--network",
+    is_flag=True,
+    help="Also ask each provider something harmless with its key, and compare the clock with theirs.",
+)
 @click.option(
     "--settings", "list_settings", is_flag=True, help="Only list every setting, its value and where it is from."
 )
@@ -21,8 +25,9 @@ _MARKS = {"ok": "ok", "warn": "look", "fail": "WRONG"}
 def doctor(network: bool, list_settings: bool, json_: bool) -> None:
     """Look at settings, secrets, database, disk and queue; print what to paste at each provider.
 
-    Never prints a key. An eBilling address holds a secret token: it is the address itself. Exit status 1 when something
-    is wrong.
+    With --network each account's connection is tried, at most 8 seconds each: does the provider answer, does it take
+    the key? Nothing is made there. Never prints a key. An eBilling address holds a secret token: it is the address
+    itself. Exit status 1 when something is wrong.
     """
     if list_settings:
         show.rows(settings().shown(), json_, ("name", "value", "from", "meaning"), "")

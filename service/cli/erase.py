@@ -31,7 +31,7 @@ def erase(
     reason: str,
     json_: bool,
 ) -> None:
-    """Erase one person, whoever is meant by any of these, from every body and every typed reason that is kept.
+    """Erase one person, whoever is meant by any of these, from all that is kept: payers, bodies, notes, typed reasons.
 
     Payments, amounts, times and references stay. What is still owed stays too and is listed with what to do. Backups
     are not reached. The shell's own history keeps what you type here.

@@ -36,11 +36,46 @@ def list_(
 def show_(payment: str, json_: bool) -> None:
     """One payment, and what happened in order of time."""
     found = run("payments.show", payment=payment)
-    show.fields(found, json_, ("attempts", "facts", "timeline", "attention"))
+    show.fields(found, json_, ("attempts", "facts", "timeline", "attention", "refunds"))
     if json_:
         return
     click.echo()
     show.rows(found["attempts"], False, ("id", "state", "amount_minor", "currency", "provider", "account_id"), "")
+    if found["refunds"]:
+        click.echo()
+        columns = ("id", "status", "amount", "currency", "manual", "origin", "provider_reference", "created_at")
+        show.rows(found["refunds"], False, columns, "")
     click.echo()
     for moment in found["timeline"]:
         click.echo(f"{moment['at']}  {moment['what']:<10} {show.printable(moment['text'])}")
+
+
+@payments.command()
+@click.argument("payment")
+@show.as_json
+def explain(payment: str, json_: bool) -> None:
+    """Why it went where it went: every rule, every provider, every attempt."""
+    found = run("payments.explain", payment=payment)
+    if json_:
+        show.dump(found)
+        return
+    for sentence in found["sentences"]:
+        click.echo(show.printable(sentence))
+
+
+@payments.command()
+@click.argument("payment")
+@show.as_json
+def sync(payment: str, json_: bool) -> None:
+    """Ask the provider about it now, at most once in ten seconds."""
+    show.fields(run("payments.sync", payment=payment), json_)
+
+
+@payments.command()
+@click.argument("payment")
+@click.argument("what", type=click.Choice(["succeeded", "failed", "canceled", "not_sent"]))
+@click.option("--reason", required=True, help="What you saw at the provider; kept in the audit trail.")
+@show.as_json
+def decide(payment: str, what: str, reason: str, json_: bool) -> None:
+    """End what nobody knows by your own word: you have looked at the provider."""
+    show.fields(run("payments.decide", payment=payment, what=what, reason=reason), json_)

@@ -15,7 +15,7 @@ def prune(dry_run: bool, json_: bool) -> None:
     """Forget what is older than the CAISSE_KEEP_… settings say; the service does it every night by itself.
 
     What is owed is kept, however old: deliveries that are pending or failed, callbacks that were not worked on. So are
-    payments, facts and the audit trail.
+    payments, orders, sessions, facts and the audit trail. Payers' data goes when they are erased (`caisse erase`).
     """
     answer = run("prune", progress_of="Looking" if dry_run else "Pruning", dry_run=dry_run)
     if json_:

@@ -13,12 +13,15 @@ from service.cli import show
 @show.as_json
 def states(mermaid: bool, machine: str | None, json_: bool) -> None:
     """The machines: every state, what happens, and where it leads."""
-    from service.payments.states import MACHINES
+    from service.orders.states import MACHINES as OF_ORDERS
+    from service.payments.states import MACHINES as OF_PAYMENTS
     from service.payments.states import mermaid as drawn
 
-    if machine is not None and machine not in MACHINES:
-        raise click.BadParameter(f"there are {', '.join(MACHINES)}", param_hint="--machine")
-    chosen = {name: rows for name, rows in MACHINES.items() if machine in (None, name)}
+    machines = {**OF_PAYMENTS, **OF_ORDERS}
+
+    if machine is not None and machine not in machines:
+        raise click.BadParameter(f"there are {', '.join(machines)}", param_hint="--machine")
+    chosen = {name: rows for name, rows in machines.items() if machine in (None, name)}
     if mermaid:
         if json_:
             show.dump({name: drawn(rows) for name, rows in chosen.items()})

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from service.commands import (
     accounts,
+    attention,
     callbacks,
     deliveries,
     doctor,
@@ -25,6 +26,8 @@ from service.commands import (
     payments,
     prune,
     recoveries,
+    refunds,
+    routes,
 )
 from service.errors import Refusal
 
@@ -79,6 +82,24 @@ COMMANDS: Mapping[str, Command] = {
     "deliveries.recovery.change": Command(recoveries.change),
     "payments.list": Command(payments.listed),
     "payments.show": Command(payments.show),
+    "payments.explain": Command(payments.explained),
+    "payments.sync": Command(payments.sync),
+    "payments.decide": Command(payments.decide),
+    "refunds.list": Command(refunds.listed),
+    "refunds.show": Command(refunds.show),
+    "refunds.create": Command(refunds.create),
+    "refunds.done": Command(refunds.done),
+    "refunds.give-up": Command(refunds.give_up),
+    "attention.list": Command(attention.listed),
+    "attention.act": Command(attention.act),
+    "routes.list": Command(routes.listed),
+    "routes.show": Command(routes.show),
+    "routes.add": Command(routes.add),
+    "routes.change": Command(routes.change),
+    "routes.remove": Command(routes.remove),
+    "routes.order": Command(routes.order),
+    "routes.set": Command(routes.set_all),
+    "routes.simulate": Command(routes.simulated),
     "prune": Command(prune.prune),
     "erase": Command(erase.erase),
     "doctor": Command(doctor.look),

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import httpx
 from sqlalchemy import select
 
 from service import __version__, migrations
+from service.commands import connections
 from service.commands.accounts import address
 from service.merchants import endpoints
+from service.merchants.accounts import Entry
 from service.merchants.tables import merchants
 from service.metrics import measure
 from service.providers import PROVIDERS
+from service.routing import gateways
 from service.seal import key_file
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ DUE_MS_MAX = 120_000
 OFFSET_MS_MAX = 5_000
 """Signatures with a time are refused beyond 300 s; half a minute off is a broken clock already."""
 TOKEN_CHARACTERS_MIN = 24
-NETWORK_LIMIT_S = 8.0
 
 
 class Findings(list[dict[str, str]]):
@@ -42,16 +41,18 @@ class Findings(list[dict[str, str]]):
 
 
 async def look(app: Application, *, network: bool = False) -> dict[str, Any]:
-    """Look at settings, secrets, database, disk, queue and endpoints; `network` also calls the providers' addresses."""
+    """Look at settings, secrets, database, disk, queue and endpoints; `network` also asks the providers."""
     found = Findings()
     _settings(app, found)
     _accounts(app, found)
     await _database(app, found)
     await _queue(app, found)
     await _endpoints(app, found)
+    tried: list[dict[str, Any]] = []
     if network:
-        await _network(app, found)
+        tried = await _network(app, found)
     else:
+        found.say("connections", "ok", "Not tried; `caisse doctor --network` asks each provider with its key.")
         found.say("clock", "ok", "Not compared; `caisse doctor --network` compares it with the providers' clocks.")
     addresses = [
         {
@@ -62,7 +63,7 @@ async def look(app: Application, *, network: bool = False) -> dict[str, Any]:
         }
         for entry in app.registry
     ]
-    return {"version": __version__, "checks": list(found), "addresses": addresses}
+    return {"version": __version__, "checks": list(found), "connections": tried, "addresses": addresses}
 
 
 async def migrated(app: Application) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def _accounts(app: Application, found: Findings) -> None:
         )
     for entry in app.registry:
         provider = PROVIDERS[entry.provider]
-        label = entry.id if entry.stored else entry.provider
+        label = _label(entry)
         for name in entry.missing:
             credential = next(c for c in provider.credentials if c.name == name)
             use = (
@@ -118,6 +119,11 @@ def _accounts(app: Application, found: Findings) -> None:
             if entry.stored:
                 how = f"`caisse account rotate {entry.id} {name}`"
             found.say(label, "fail", f"{name} is missing, so we cannot {use}: {how}. {credential.where}".rstrip())
+        if made_up := _made_up(entry):
+            if app.settings.public_url is None:
+                found.say(label, "ok", f"Polling only: its payments are found by asking; {made_up} is made up.")
+            else:
+                found.say(label, "fail", f"{made_up} is made up, so its callbacks are refused: put the real one there.")
         if provider.capabilities.token_in_path:
             tokens = [t for c in provider.credentials if c.verifies for t in entry.credentials.get(c.name, ())]
             if any(len(token) < TOKEN_CHARACTERS_MIN for token in tokens):
@@ -127,9 +133,19 @@ def _accounts(app: Application, found: Findings) -> None:
                     f"A callback token has fewer than {TOKEN_CHARACTERS_MIN} characters; it can be guessed.",
                 )
         if not entry.missing:
+            lacking = gateways.missing(entry.provider, entry.credentials)
+            if lacking:
+                sentence = f"It only listens: without {' and '.join(lacking)} no payment can be made or asked about."
+                found.say(label, "warn", sentence)
             money = "live" if entry.live else "test"
             owner = "" if entry.merchant_id else "; callbacks wait until a merchant is there (`caisse merchant create`)"
             found.say(label, "ok" if entry.merchant_id else "warn", f"Complete, {money} money{owner}.")
+
+
+def _made_up(entry: Entry) -> str:
+    """The credential that stands there so that nothing else has to: no callback can be verified by it."""
+    held = entry.credentials.items()
+    return next((name for name, values in held if values and values[0].startswith(connections.POLLING_ONLY)), "")
 
 
 async def _database(app: Application, found: Findings) -> None:
@@ -180,32 +196,25 @@ async def _endpoints(app: Application, found: Findings) -> None:
             found.say(row["id"], "ok", "Enabled; try it with `caisse endpoint test`.")
 
 
-async def _network(app: Application, found: Findings) -> None:
-    """Reach each configured provider's address, without a key, and compare its clock with ours."""
-    bases = {entry.base_url: entry.provider for entry in app.registry}
-    async with httpx.AsyncClient(timeout=NETWORK_LIMIT_S, trust_env=False, follow_redirects=False) as client:
-        answers = await asyncio.gather(*(_reach(client, base) for base in bases))
-    offsets: list[int] = []
-    for (base, provider), answer in zip(bases.items(), answers, strict=True):
-        if isinstance(answer, str):
-            found.say(provider, "fail", f"{base} cannot be reached ({answer}).")
-            continue
-        found.say(provider, "ok", f"{base} answers.")
-        if "date" in answer.headers:
-            try:
-                told_ms = round(parsedate_to_datetime(answer.headers["date"]).timestamp() * 1000)
-            except ValueError:
-                continue
-            offsets.append(app.clock() - told_ms)
+async def _network(app: Application, found: Findings) -> list[dict[str, Any]]:
+    """Ask each account's provider with its key, and compare its clock with ours."""
+    some, left = await connections.tried(app)
+    for one in some:
+        entry = app.registry.get(one.account_id)
+        found.say(_label(entry) if entry else one.provider, one.state, one.sentence)
+    if left:
+        found.say("providers", "warn", f"{left} more accounts were not asked; {len(some)} are asked at once.")
+    offsets = [one.offset_ms for one in some if one.offset_ms is not None]
     if offsets:
+        # The one that is nearest to ours: a single provider's clock may be wrong, ours is when all differ.
         offset_ms = min(offsets, key=abs)
         state: State = "ok" if abs(offset_ms) <= OFFSET_MS_MAX else "fail"
         advice = "" if state == "ok" else ": switch on time synchronisation (`timedatectl set-ntp true`)"
         found.say("clock", state, f"About {offset_ms / 1000:+.0f} s from the providers' clocks{advice}.")
+    elif some:
+        found.say("clock", "warn", "Not compared: no provider said what time it is there.")
+    return [one.shown() for one in some]
 
 
-async def _reach(client: httpx.AsyncClient, base: str) -> httpx.Response | str:
-    try:
-        return await client.head(base)
-    except httpx.HTTPError as error:
-        return type(error).__name__
+def _label(entry: Entry) -> str:
+    return entry.id if entry.stored else entry.provider

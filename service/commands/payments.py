@@ -1,4 +1,4 @@
-"""payments list | show"""
+"""payments list | show | explain | sync | decide"""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, or_, select
 
-from service.callbacks.tables import callbacks
-from service.commands.shape import LIMIT, bounded, told
+from service.commands.shape import LIMIT, bounded, by, told
 from service.errors import NotFound
-from service.merchants.events import rfc3339
-from service.merchants.tables import audit, events
-from service.payments.book import public
+from service.payments.history import TIMELINE_MAX, explain, timeline
+from service.payments.public import public
+from service.payments.refund_rows import of_payment
+from service.payments.refund_rows import public as public_refund
 from service.payments.tables import aliases, attempts, attention, facts, payments
 
 if TYPE_CHECKING:
     from service.application import Application
 
-TIMELINE_MAX = 1_000
+_SECRET = ("key", "action")
+"""Of an attempt: what could be used in the payer's place, such as a client secret."""
 
 
 async def listed(
@@ -45,6 +46,28 @@ async def show(app: Application, *, payment: str) -> dict[str, Any]:
     return await app.db.read(_whole, payment)
 
 
+async def explained(app: Application, *, payment: str) -> dict[str, Any]:
+    """Why it went where it went: every rule and provider, every attempt, and why the next was or was not made."""
+    return await app.db.read(explain, payment)
+
+
+async def sync(app: Application, *, payment: str) -> dict[str, Any]:
+    """Ask the provider now; `asked` is false when nothing is live, or it was asked less than 10 s ago."""
+    await app.db.read(timeline, payment, 1)  # that there is one
+    asked = await app.desk.sync(payment)
+    return {"asked": asked, **await app.db.read(_one, payment)}
+
+
+async def decide(app: Application, *, payment: str, what: str, reason: str, actor: str = "cli") -> dict[str, Any]:
+    """End what nobody knows, by a person's word: succeeded, failed, canceled or not_sent, with a reason."""
+    await app.desk.decide(payment, what, reason, by(app, actor))
+    return await app.db.read(_one, payment)
+
+
+def _one(tx: Connection, payment_id: str) -> dict[str, Any]:
+    return _shown(dict(tx.execute(select(payments).where(payments.c.id == payment_id)).mappings().one()))
+
+
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return {**public(row), "merchant": row["merchant_id"]}
 
@@ -53,38 +76,22 @@ def _whole(tx: Connection, payment_id: str) -> dict[str, Any]:
     row = tx.execute(select(payments).where(payments.c.id == payment_id)).mappings().one_or_none()
     if row is None:
         raise NotFound("payment", payment_id, "caisse payments list")
-    tried = list(
-        tx.execute(select(attempts).where(attempts.c.payment_id == payment_id).order_by(attempts.c.id)).mappings()
-    )
+    mine = attempts.c.payment_id == payment_id
+    tried = list(tx.execute(select(attempts).where(mine).order_by(attempts.c.id).limit(TIMELINE_MAX)).mappings())
     ids = [attempt["id"] for attempt in tried]
     known = (
         tx.execute(select(facts).where(facts.c.attempt_id.in_(ids)).order_by(facts.c.told_at_ms).limit(TIMELINE_MAX))
         .mappings()
         .all()
     )
-    names = tx.execute(select(aliases.c.reference).where(aliases.c.attempt_id.in_(ids))).scalars().all()
-    open_matters = tx.execute(select(attention).where(attention.c.subject == payment_id)).mappings().all()
-    line: list[tuple[int, str, str]] = []
-    for fact in known:
-        money = f" {fact['amount_minor']} {fact['currency'] or ''}".rstrip() if fact["amount_minor"] is not None else ""
-        again = f" (told {fact['seen_count']} times)" if fact["seen_count"] > 1 else ""
-        line.append((fact["told_at_ms"], "fact", f"{fact['kind']}{money}, from {fact['source']}{again}"))
-    for event in tx.execute(select(events).where(events.c.payment_id == payment_id).limit(TIMELINE_MAX)).mappings():
-        line.append((event["created_at_ms"], "event", f"{event['type']} ({event['id']})"))
-    for callback in tx.execute(
-        select(callbacks).where(callbacks.c.payment_id == payment_id).limit(TIMELINE_MAX)
-    ).mappings():
-        what = f"{callback['provider']} {callback['kind']}: {callback['status']} ({callback['id']})"
-        line.append((callback["received_at_ms"], "callback", what))
-    for matter in open_matters:
-        line.append((matter["opened_at_ms"], "attention", matter["reason"]))
-    for entry in tx.execute(select(audit).where(audit.c.subject == payment_id)).mappings():
-        line.append((entry["at_ms"], "audit", f"{entry['action']} by {entry['actor']}"))
+    names = select(aliases.c.reference).where(aliases.c.attempt_id.in_(ids)).limit(TIMELINE_MAX)
+    matters = tx.execute(select(attention).where(attention.c.subject == payment_id)).mappings()
     return {
         **_shown(dict(row)),
-        "attempts": [told(attempt) for attempt in tried],
+        "attempts": [told(attempt, *_SECRET) for attempt in tried],
         "facts": [told({**fact, "at_ms": fact["at_ms"] or None}, "told_at_ms") for fact in known],
-        "names": list(names),
-        "attention": [told(matter) for matter in open_matters],
-        "timeline": [{"at": rfc3339(at_ms), "what": what, "text": text} for at_ms, what, text in sorted(line)],
+        "names": list(tx.execute(names).scalars()),
+        "refunds": [public_refund(refund) for refund in of_payment(tx, payment_id)],
+        "attention": [told(matter) for matter in matters],
+        "timeline": timeline(tx, payment_id, TIMELINE_MAX)["entries"],
     }

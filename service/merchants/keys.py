@@ -19,8 +19,10 @@ from service.merchants.tables import api_keys, merchants
 
 ALL = "*"
 SCOPES = (
-    "payments:read", "payments:write", "events:read", "endpoints:read", "endpoints:write",
-    "deliveries:read", "deliveries:write",
+    "payments:read", "payments:write", "sessions:read", "sessions:write", "orders:read", "orders:write",
+    "products:read", "products:write", "refunds:read", "refunds:write", "routes:read", "routes:write",
+    "attention:read", "attention:write", "events:read", "endpoints:read", "endpoints:write",
+    "deliveries:read", "deliveries:write", "merchants:read",
 )  # fmt: skip
 """What a key may do. `*` is everything; `write` includes the same resource's `read`."""
 

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
-import httpx
 import msgspec
 from sqlalchemy import Connection, select
 
@@ -20,12 +18,13 @@ from service.attention import open_attention
 from service.callbacks.process import Processor, Report
 from service.ids import Clock, Ids
 from service.merchants.accounts import Registry
+from service.payments.client import Client
 from service.payments.facts import Told
 from service.payments.tables import aliases, attempts
 from service.providers import PROVIDERS
-from service.providers.base import Asked, NotFinal, NotKnown, Request, Unclear
-
-ANSWER_BYTES_MAX = 256 * 1024
+from service.providers.base import Answer, Asked, NotFinal, NotKnown, Provider, Request, Unclear
+from service.providers.called import call
+from service.providers.calls import Asking, broken_ask
 
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 DELAYS_MS = (10 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR)
@@ -52,16 +51,17 @@ class Asker:
         self,
         registry: Callable[[], Registry],
         processor: Processor,
-        client: httpx.AsyncClient,
+        client: Client,
         ids: Ids,
         clock: Clock,
         reported: Callable[[str, str, Report], None],
         asked: Callable[[str, str], None],
         ours: str,
+        providers: Mapping[str, Provider] = PROVIDERS,
     ) -> None:
         self._registry, self._processor, self._client = registry, processor, client
         self._ids, self._clock, self._reported = ids, clock, reported
-        self._asked, self._ours = asked, ours
+        self._asked, self._ours, self._providers = asked, ours, providers
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
         """What we hold of each payment, so that the answer can be compared with it."""
@@ -85,19 +85,16 @@ class Asker:
         account = self._registry().get(message.destination)
         if account is None:
             return Retry("account_gone")
-        provider = PROVIDERS[account.provider]
+        provider = self._providers[account.provider]
         if provider.question is None or provider.answer is None:
             return Drop("cannot_be_asked")
-        request = provider.question(reference, account.credentials)
-        began = time.monotonic()
-        try:
-            status, body = await self._fetch(account.base_url, request)
-        except httpx.HTTPError as error:
-            return Retry(_word(error), trial=Trial(None, _word(error), b"", _since(began)))
         service = next(iter(account.credentials.get("service_key", ())), None)
         asked = Asked(account.live, held.reference, held.amount_minor, held.currency, service)
-        answer = provider.answer(reference, status, body, asked)
-        trial = Trial(status, None, b"", _since(began))
+        request = provider.question(reference, account.credentials)
+        began = time.monotonic()
+        talk = _question(request, reference, provider.answer, asked)
+        answer = await self._client.run(account.provider, account.base_url, talk, broken_ask)
+        trial = Trial(None, None, b"", round((time.monotonic() - began) * 1000))
         match answer:
             case Told():
                 self._asked(account.provider, "told")
@@ -117,39 +114,14 @@ class Asker:
         report = self._processor.hear_answer(tx, message.destination, told, message.subject)
         self._reported(message.topic, message.id, report)
 
-    async def _fetch(self, base_url: str, request: Request) -> tuple[int, bytes]:
-        async with self._client.stream(
-            request.method,
-            base_url.rstrip("/") + request.path,
-            headers=dict(request.headers),
-            data=dict(request.form) if request.form is not None else None,
-            json=request.json,
-        ) as response:
-            chunks: list[bytes] = []
-            size = 0
-            async for chunk in response.aiter_raw():
-                size += len(chunk)
-                if size > ANSWER_BYTES_MAX:
-                    raise httpx.RemoteProtocolError("answer_too_large")
-                chunks.append(chunk)
-            return response.status_code, b"".join(chunks)
-
     def died(self, tx: Connection, messages: Sequence[Message]) -> None:
         """Days without an answer: a person has to look. The payment stays what it was."""
         for message in messages:
             open_attention(tx, self._ids, message.subject, "never_answered", message.destination, self._clock())
 
 
-def _since(began: float) -> int:
-    return round((time.monotonic() - began) * 1000)
-
-
-def _word(error: httpx.HTTPError) -> str:
-    """What went wrong. The transport calls every lost connection a connect timeout, so its cause is looked at."""
-    match error.__cause__:
-        case aiohttp.ClientConnectorError():
-            return "refused"
-        case TimeoutError():
-            return "timeout"
-        case _:
-            return "connection_lost"
+def _question(
+    request: Request, reference: str, answer: Callable[[str, int, bytes, Asked], Answer], asked: Asked
+) -> Asking:
+    response = yield call(request)
+    return answer(reference, response.status, response.body, asked)

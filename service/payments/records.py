@@ -15,9 +15,9 @@ from sqlalchemy import Connection, bindparam, delete, insert, literal_column, se
 
 from outbox.prepared import Prepared
 from service.payments.facts import Fact, Kind, Reason, Source, join
-from service.payments.rules import Attempt, Payment, Problem, decide_attempt
-from service.payments.states import State
-from service.payments.tables import aliases, attempts, facts, payments
+from service.payments.rules import Attempt, Decision, Payment, Problem, decide_attempt
+from service.payments.states import State, Step
+from service.payments.tables import aliases, attempts, decisions, facts, payments, refunds
 
 
 class Conflict(Exception):
@@ -38,18 +38,29 @@ class FactRecord:
 
 @dataclass(slots=True)
 class AttemptRecord:
-    """An attempt with its facts, by kind and movement."""
+    """An attempt with its facts, by kind and movement, and our own decisions."""
 
     row: dict[str, Any]
     facts: dict[tuple[str, str], FactRecord] = field(default_factory=dict)
+    decisions: list[Decision] = field(default_factory=list)
+    steps: list[dict[str, Any]] = field(default_factory=list)  # decisions that are not written yet
     new: bool = False
     changed: bool = False
 
-    def decide(self, external: bool) -> Attempt:
+    def decide(self, external: bool, ended_at_ms: int | None = None) -> Attempt:
         """What the rules make of its facts; an adopted payment asks for what its facts say."""
         said = [kept.fact for kept in self.facts.values()]
         asked = None if external else (self.row["amount_minor"], self.row["currency"])
-        return decide_attempt(said, asked=asked)
+        start = State.SUBMITTING if self.row["reference"] is None else State.CREATED
+        return decide_attempt(said, asked=asked, decisions=self.decisions, start=start, ended_at_ms=ended_at_ms)
+
+    def take(self, step: Step, at_ms: int, actor: str = "", reason: str = "") -> None:
+        """Decide something; the same at the same time is one decision."""
+        decision = Decision(step, at_ms)
+        if decision not in self.decisions:
+            self.decisions.append(decision)
+            row = {"attempt_id": self.row["id"], "step": step.value, "at_ms": at_ms}
+            self.steps.append(row | {"actor": actor, "reason": reason[:500]})
 
     def hear(self, fact: Fact, callback_id: str | None, now_ms: int) -> bool:
         """Take a fact in; False when it was known, then it is joined with what is kept."""
@@ -95,18 +106,25 @@ def _in(table: Any, column: Any) -> Any:
     return select(table).where(column.in_(bindparam("wanted", expanding=True)))
 
 
+# Whole, with their order: a statement that is changed for each call is taken apart anew each time to be recognised.
 _ALIASES = _in(aliases, aliases.c.reference)
-_SIBLINGS = select(attempts).where(
-    attempts.c.payment_id.in_(
-        select(attempts.c.payment_id).where(attempts.c.id.in_(bindparam("wanted", expanding=True)))
+_SIBLINGS = (
+    select(attempts)
+    .where(
+        attempts.c.payment_id.in_(
+            select(attempts.c.payment_id).where(attempts.c.id.in_(bindparam("wanted", expanding=True)))
+        )
     )
+    .order_by(attempts.c.id)
 )
 _PAYMENTS = _in(payments, payments.c.id)
+_ATTEMPTS_OF = _in(attempts, attempts.c.payment_id).order_by(attempts.c.id)
 _FACTS = _in(facts, facts.c.attempt_id)
+_DECISIONS = _in(decisions, decisions.c.attempt_id)
 _CHANGES = (
     "status", "exceptions", "amount_minor", "currency", "captured_minor", "refunded_minor", "fee_minor", "method",
     "reference", "provider_reference", "metadata", "failure_reason", "updated_at_ms", "paid_at_ms", "sequence",
-    "merged_into",
+    "merged_into", "provider",
 )  # fmt: skip
 _INSERT_PAYMENT = Prepared(insert(payments), payments.c.keys())
 _INSERT_ATTEMPT = Prepared(insert(attempts), attempts.c.keys())
@@ -117,11 +135,13 @@ _UPDATE_PAYMENT = Prepared(
     .where(payments.c.id == bindparam("id_"), payments.c.version == bindparam("version_"))
     .values(version=payments.c.version + literal_column("1"), **{name: bindparam(name) for name in _CHANGES})
 )
+_GROWS = (
+    "state", "amount_minor", "currency", "updated_at_ms", "provider_reference", "action", "reason", "otp_tries",
+)  # fmt: skip
 _UPDATE_ATTEMPT = Prepared(
-    update(attempts)
-    .where(attempts.c.id == bindparam("id_"))
-    .values({name: bindparam(name) for name in ("state", "amount_minor", "currency", "updated_at_ms")})
+    update(attempts).where(attempts.c.id == bindparam("id_")).values({name: bindparam(name) for name in _GROWS})
 )
+_INSERT_DECISION = Prepared(insert(decisions), decisions.c.keys())
 _FACT_KEY = ("attempt_id", "kind", "movement")
 _FACT_COLUMNS = ("at_ms", "amount_minor", "asked_minor", "currency", "fee_minor", "method", "reason", "source")
 _UPDATE_FACT = Prepared(
@@ -163,8 +183,16 @@ class Records:
         if unseen:
             self._load_attempts(unseen)
 
+    def load_payments(self, ids: Sequence[str]) -> None:
+        """Fetch these payments with everything of theirs."""
+        wanted = sorted(set(ids) - self.payments.keys())
+        if wanted:
+            self._take_in(self._tx.execute(_ATTEMPTS_OF, {"wanted": wanted}).mappings().all())
+
     def _load_attempts(self, ids: Sequence[str]) -> None:
-        rows = self._tx.execute(_SIBLINGS.order_by(attempts.c.id), {"wanted": ids}).mappings().all()
+        self._take_in(self._tx.execute(_SIBLINGS, {"wanted": ids}).mappings().all())
+
+    def _take_in(self, rows: Sequence[Any]) -> None:
         fresh = [AttemptRecord(dict(row)) for row in rows if row["id"] not in self.attempts]
         wanted = sorted({attempt.row["payment_id"] for attempt in fresh} - self.payments.keys())
         for row in self._tx.execute(_PAYMENTS, {"wanted": wanted}).mappings():
@@ -176,6 +204,9 @@ class Records:
         for said in self._tx.execute(_FACTS, {"wanted": mine}):
             kept = FactRecord(_fact(said), said.callback_id, said.told_at_ms, said.seen_count, new=False)
             self.attempts[said.attempt_id].facts[said.kind, said.movement] = kept
+        ours = [attempt.row["id"] for attempt in fresh if attempt.row["reference"] is not None]
+        for made in self._tx.execute(_DECISIONS, {"wanted": ours}) if ours else ():
+            self.attempts[made.attempt_id].decisions.append(Decision(Step(made.step), made.at_ms))
 
     def name(self, account_id: str, name: str, attempt: AttemptRecord) -> None:
         """From now on the attempt goes by this name, unless somebody goes by it already."""
@@ -184,14 +215,24 @@ class Records:
 
     def begin(self, payment: dict[str, Any], attempt: dict[str, Any]) -> AttemptRecord:
         """A new payment with its first attempt: what is not given has the value of a payment nothing is known of."""
-        now_ms = payment["created_at_ms"]
-        blank = {"amount_minor": 0, "currency": "XXX", "updated_at_ms": now_ms}
-        begun = AttemptRecord(
-            {"payment_id": payment["id"], "state": State.SUBMITTING.value, "created_at_ms": now_ms} | blank | attempt,
-            new=True,
-        )
+        blank = {"amount_minor": 0, "currency": "XXX", "updated_at_ms": payment["created_at_ms"]}
         row: dict[str, Any] = dict.fromkeys(payments.c.keys()) | _BLANK_PAYMENT | blank | payment
-        self.payments[row["id"]] = PaymentRecord(row, [begun], new=True)
+        self.payments[row["id"]] = PaymentRecord(row, [], new=True)
+        return self.another(self.payments[row["id"]], attempt, payment["created_at_ms"])
+
+    def another(self, payment: PaymentRecord, attempt: dict[str, Any], now_ms: int) -> AttemptRecord:
+        """A new attempt of a payment, the last of its attempts."""
+        blank = {
+            "payment_id": payment.row["id"],
+            "state": State.SUBMITTING.value,
+            "amount_minor": payment.row["amount_minor"],
+            "currency": payment.row["currency"],
+            "created_at_ms": now_ms,
+            "updated_at_ms": now_ms,
+            "otp_tries": 0,
+        }
+        begun = AttemptRecord(dict.fromkeys(attempts.c.keys()) | blank | attempt, new=True)
+        payment.attempts.append(begun)
         self.attempts[begun.row["id"]] = begun
         return begun
 
@@ -209,6 +250,9 @@ class Records:
                 mine.seen_count += said.seen_count
         gone_id, kept_id = other.row["id"], attempt.row["id"]
         self._tx.execute(delete(facts).where(facts.c.attempt_id == gone_id))
+        self._tx.execute(delete(decisions).where(decisions.c.attempt_id == gone_id))
+        moved = {"attempt_id": kept_id, "payment_id": attempt.row["payment_id"]}
+        self._tx.execute(update(refunds).where(refunds.c.attempt_id == gone_id).values(moved))
         self._tx.execute(update(aliases).where(aliases.c.attempt_id == gone_id).values(attempt_id=kept_id))
         self._tx.execute(delete(attempts).where(attempts.c.id == gone_id))
         del self.attempts[gone_id]
@@ -245,6 +289,11 @@ class Records:
             attempt.new = attempt.changed = False
         self._write_names()
         self._write_facts()
+        steps = [step for attempt in self.attempts.values() for step in attempt.steps]
+        if steps:
+            _INSERT_DECISION(tx, steps)
+            for attempt in self.attempts.values():
+                attempt.steps = []
 
     def _write_names(self) -> None:
         if self._new_names:

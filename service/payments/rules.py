@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from service.payments.facts import Fact, Kind, Source
+from service.payments.facts import Fact, Kind, Reason, Source
 from service.payments.states import (
     ATTEMPT,
     DISPUTE,
@@ -120,6 +120,8 @@ def decide_attempt(
     state = attempt_state(start, facts, decisions)
     asked_minor, currency = asked or _asked(facts)
     captures = [fact for fact in facts if fact.kind is Kind.CAPTURED]
+    # A person's word stands in for the provider's until that comes; it is not a second capture.
+    captures = [fact for fact in captures if fact.source is not Source.OPERATOR] or captures
     problems: set[Problem] = set()
     captured = sum(fact.amount_minor or 0 for fact in captures)
     if captures:
@@ -150,9 +152,17 @@ def decide_attempt(
         paid_at_ms=min(times) if times else None,
         fee_minor=max(fees) if fees else None,
         method=methods[-1].method if methods else None,
-        reason=None if state is State.SUCCEEDED or not reasons else reasons[-1].reason,
+        reason=_why(state, reasons),
         problems=frozenset(problems),
     )
+
+
+def _why(state: State, reasons: Sequence[Fact]) -> str | None:
+    if state is State.SUCCEEDED:
+        return None
+    if reasons:
+        return reasons[-1].reason
+    return Reason.PROVIDER_UNAVAILABLE if state is State.NOT_SENT else None
 
 
 _SOURCE_WEIGHT = {source: weight for weight, source in enumerate(Source)}

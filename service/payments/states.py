@@ -38,6 +38,8 @@ class Step(StrEnum):
     CANCELED_UNSENT = "canceled_unsent"
     NOTHING_SENT = "nothing_sent"  # proof: connection refused, documented refusal …
     LOST = "lost"  # timeout, reset, 5xx, unreadable 2xx, or the worker died: nobody knows
+    FOUND_PENDING = "found_pending"  # the provider has just said that it is not final …
+    FOUND_WAITING = "found_waiting"  # … or that it waits for the payer
     NOT_KNOWN = "not_known"  # after its grace time the provider knows no such reference
     CANCEL_WANTED = "cancel_wanted"
     CANCEL_UNCLEAR = "cancel_unclear"
@@ -83,13 +85,15 @@ ATTEMPT_ROWS: tuple[Row, ...] = (
     Row((_S.CREATED,), Step.CANCELED_UNSENT, _S.CANCELED),
     Row((_S.SUBMITTING,), Step.NOTHING_SENT, _S.NOT_SENT, "the only state that fails over by itself"),
     Row(_WAITING, Step.LOST, _S.UNKNOWN, "asked about on schedule"),
-    Row((_S.UNKNOWN,), Step.NOT_KNOWN, _S.NOT_SENT),
+    Row((*_WAITING, _S.UNKNOWN), Step.FOUND_PENDING, _S.PENDING, "what it says now counts, whatever its clock says"),
+    Row((*_WAITING, _S.UNKNOWN), Step.FOUND_WAITING, _S.REQUIRES_ACTION, "the new instruction kept"),
+    Row((_S.UNKNOWN, _S.CANCELING), Step.NOT_KNOWN, _S.NOT_SENT, "also when it was to be cancelled meanwhile"),
     Row((_S.REQUIRES_ACTION, _S.PENDING, _S.AUTHORIZED, _S.UNKNOWN), Step.CANCEL_WANTED, _S.CANCELING),
     Row((_S.CANCELING,), Step.CANCEL_UNCLEAR, None, "asked again"),
-    Row((_S.UNKNOWN,), Step.OPERATOR_SUCCEEDED, _S.SUCCEEDED, "a named person, with a reason"),
-    Row((_S.UNKNOWN,), Step.OPERATOR_FAILED, _S.FAILED, "a named person, with a reason"),
-    Row((_S.UNKNOWN,), Step.OPERATOR_CANCELED, _S.CANCELED, "a named person, with a reason"),
-    Row((_S.UNKNOWN,), Step.OPERATOR_NOT_SENT, _S.NOT_SENT, "a named person, with a reason"),
+    Row((_S.UNKNOWN, _S.CANCELING), Step.OPERATOR_SUCCEEDED, _S.SUCCEEDED, "a named person, with a reason"),
+    Row((_S.UNKNOWN, _S.CANCELING), Step.OPERATOR_FAILED, _S.FAILED, "a named person, with a reason"),
+    Row((_S.UNKNOWN, _S.CANCELING), Step.OPERATOR_CANCELED, _S.CANCELED, "a named person, with a reason"),
+    Row((_S.UNKNOWN, _S.CANCELING), Step.OPERATOR_NOT_SENT, _S.NOT_SENT, "a named person, with a reason"),
     # Not yet final.
     Row((_S.SUBMITTING, _S.UNKNOWN), Kind.CREATED, _S.PENDING, "the provider has it"),
     Row((_S.REQUIRES_ACTION, _S.PENDING, _S.AUTHORIZED, _S.CANCELING), Kind.CREATED, None),
@@ -122,6 +126,8 @@ _ORDER: dict[str, int] = {
     Kind.TRY_FAILED: 2,
     Kind.RECEIVED_PART: 2,
     Step.LOST: 2,
+    Step.FOUND_PENDING: 2,
+    Step.FOUND_WAITING: 2,
     Step.CANCEL_WANTED: 3,
     Step.CANCEL_UNCLEAR: 3,
     Step.CANCELED_UNSENT: 4,
@@ -149,20 +155,50 @@ def rank(what: str) -> int | None:
 
 
 class RefundState(StrEnum):
-    """A refund seen at the provider. Providers send no times with them, so the order is by rank alone."""
+    """A refund. One that we did not make begins as `pending`. Providers send no times with them: the rank decides."""
 
+    REQUESTED = "requested"
+    QUEUED = "queued"  # to be sent, or to be made by a person where the provider has no API for it
+    SUBMITTING = "submitting"
+    UNKNOWN = "unknown"
     PENDING = "pending"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELED = "canceled"
 
 
-_R = RefundState
+class RefundStep(StrEnum):
+    """What we do about a refund ourselves, beside what the provider says of it."""
+
+    CHECKED = "checked"
+    SENDING = "sending"  # committed before the call
+    NOTHING_SENT = "nothing_sent"
+    REFUSED = "refused"
+    LOST = "lost"  # timeout, reset, 5xx, unreadable 2xx, or the worker died: nobody knows
+    DONE_BY_HAND = "done_by_hand"
+    GIVEN_UP = "given_up"
+    OPERATOR_SUCCEEDED = "operator_succeeded"
+    OPERATOR_FAILED = "operator_failed"
+
+
+_R, _P = RefundState, RefundStep
+_ON_ITS_WAY = (_R.SUBMITTING, _R.UNKNOWN, _R.PENDING)
 REFUND_ROWS: tuple[Row, ...] = (
-    Row((_R.PENDING,), Kind.REFUND_PENDING, None),
-    Row((_R.PENDING,), Kind.REFUND_CANCELED, _R.CANCELED),
-    Row((_R.PENDING, _R.CANCELED), Kind.REFUND_SUCCEEDED, _R.SUCCEEDED),
-    Row((_R.PENDING, _R.SUCCEEDED), Kind.REFUND_FAILED, _R.FAILED, "after success: the bank rejected it later"),
+    # Our own steps.
+    Row((_R.REQUESTED,), _P.CHECKED, _R.QUEUED, "under lock: captured − refunds not failed or canceled ≥ amount"),
+    Row((_R.QUEUED,), _P.SENDING, _R.SUBMITTING, "its id is the key"),
+    Row((_R.SUBMITTING,), _P.NOTHING_SENT, _R.QUEUED, "proof that nothing was sent"),
+    Row((_R.SUBMITTING,), _P.REFUSED, _R.FAILED, "attention"),
+    Row((_R.SUBMITTING,), _P.LOST, _R.UNKNOWN, "asked about on schedule, never made anew"),
+    Row((_R.QUEUED,), _P.DONE_BY_HAND, _R.SUCCEEDED, "manual; a named person, with a reason"),
+    Row((_R.QUEUED,), _P.GIVEN_UP, _R.CANCELED, "manual; a named person, with a reason"),
+    Row((_R.UNKNOWN,), _P.OPERATOR_SUCCEEDED, _R.SUCCEEDED, "who saw it at the provider, with a reason"),
+    Row((_R.UNKNOWN,), _P.OPERATOR_FAILED, _R.FAILED, "who saw at the provider that it is not there"),
+    # The provider's word.
+    Row(_ON_ITS_WAY, Kind.REFUND_PENDING, _R.PENDING),
+    Row(_ON_ITS_WAY, Kind.REFUND_CANCELED, _R.CANCELED),
+    Row((*_ON_ITS_WAY, _R.QUEUED, _R.CANCELED), Kind.REFUND_SUCCEEDED, _R.SUCCEEDED, "queued: a manual one"),
+    Row((*_ON_ITS_WAY, _R.SUCCEEDED), Kind.REFUND_FAILED, _R.FAILED, "after success: the bank rejected it later"),
 )
 REFUND = table(REFUND_ROWS)
 REFUND_ORDER: tuple[str, ...] = (

@@ -10,10 +10,12 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from service.schema import counter, identifier, metadata, milliseconds
@@ -45,6 +47,15 @@ payments = Table(
     counter("version"),
     counter("sequence"),  # of the last event told
     Column("merged_into", Text),
+    # Of payments that caisse itself asks for; null on adopted ones.
+    Column("description", Text),
+    Column("country", Text),  # ISO 3166-1, upper case; empty: nobody knows
+    Column("operator", Text),  # as the payer chose it; empty: at the provider
+    Column("return_url", Text),
+    Column("session_id", Text, index=True),
+    Column("wish", Text),  # JSON of what else was asked for (`legs.row_of`): the chain, embedded, locale
+    Column("explanation", Text),  # JSON of routing.Choice.explained()
+    milliseconds("ended_at_ms", nullable=True),  # when its order or session had ended: a later capture is late
     CheckConstraint("amount_minor >= 0 AND captured_minor >= 0 AND refunded_minor >= 0", name="amounts_not_negative"),
     CheckConstraint("length(currency) = 3", name="currency_is_iso"),
     Index("ix_payments_merchant_id", "merchant_id", "id"),
@@ -62,6 +73,73 @@ attempts = Table(
     Column("currency", Text, nullable=False),
     milliseconds("created_at_ms"),
     milliseconds("updated_at_ms"),
+    # Of attempts that caisse itself makes; null on adopted ones.
+    Column("reference", Text),  # ours, at the provider
+    Column("provider_reference", Text),  # theirs, the one that a person would look up
+    Column("key", Text),  # idempotency key
+    Column("channel", Text),  # JSON of the channel that it goes through
+    Column("action", Text),  # JSON of what the payer has to do, the latest the provider asked for
+    Column("reason", Text),  # why it ended, in our words, beside what the facts say
+    counter("otp_tries"),
+    milliseconds("asked_at_ms", nullable=True),  # the last time the provider was asked
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("attempt_id", Text, ForeignKey("attempts.id"), nullable=False),
+    Column("step", Text, nullable=False),  # states.Step
+    milliseconds("at_ms"),
+    Column("actor", Text, nullable=False, server_default=""),  # of an operator's
+    Column("reason", Text, nullable=False, server_default=""),
+    PrimaryKeyConstraint("attempt_id", "step", "at_ms"),
+)
+
+payers = Table(
+    "payers",
+    metadata,
+    # Personal data, apart from what is append-only, so that it can be erased for one person.
+    Column("payment_id", Text, ForeignKey("payments.id"), primary_key=True),
+    Column("name", Text, nullable=False, server_default=""),
+    Column("email", Text, nullable=False, server_default=""),
+    Column("phone", Text, nullable=False, server_default=""),  # the customer's, E.164
+    Column("payer_phone", Text, nullable=False, server_default=""),  # the wallet's, E.164
+)
+
+refunds = Table(
+    "refunds",
+    metadata,
+    identifier(),  # rf_…; also its idempotency key at the provider
+    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False, index=True),
+    Column("attempt_id", Text, ForeignKey("attempts.id"), nullable=False),
+    Column("origin", Text, nullable=False),  # caisse | external
+    Column("state", Text, nullable=False),  # states.RefundState
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("manual", Boolean, nullable=False),  # an operator has to do it at the provider
+    Column("provider_reference", Text),
+    Column("reason", Text, nullable=False, server_default=""),  # why it is wanted, in the merchant's words
+    Column("failure_reason", Text),
+    Column("actor", Text, nullable=False),
+    milliseconds("created_at_ms"),
+    milliseconds("updated_at_ms"),
+    counter("version"),
+    CheckConstraint("amount_minor > 0", name="something_goes_back"),
+)
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("merchant_id", Text, nullable=False),
+    Column("live", Boolean, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),  # SHA-256 of method, path and body
+    Column("subject", Text),  # what it made, known from the commit that made it on
+    Column("status", Integer),  # null: not answered yet
+    Column("answer", LargeBinary),
+    milliseconds("begun_at_ms"),
+    PrimaryKeyConstraint("merchant_id", "live", "key"),
+    Index("ix_idempotency_begun_at_ms", "begun_at_ms"),
 )
 
 facts = Table(
@@ -104,4 +182,5 @@ attention = Table(
     milliseconds("opened_at_ms"),
     milliseconds("closed_at_ms", nullable=True),
     UniqueConstraint("subject", "reason"),
+    Index("ix_attention_open", "opened_at_ms", sqlite_where=text("closed_at_ms IS NULL")),
 )
