@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+from service.errors import Refusal
 
 PROBLEM_TYPE = b"application/problem+json"
 
-STATUS: Mapping[str, int] = {
-    "unauthorized": 401,
-    "missing_scope": 403,
-    "not_found": 404,
-    "too_many_polls": 429,
-    "storage": 503,
+_IS: Mapping[int, str] = {
+    401: "unauthorized",
+    403: "missing_scope not_yours",
+    404: "not_found",
+    408: "too_slow",
+    # It is not in the state for that: it may be later, or has been before.
+    409: "account_gone already_attached already_known changed_meanwhile endpoint_disabled erased "
+    "idempotency_in_progress idempotency_lost link_inactive link_used_up merchant_disabled "
+    "no_live_attempt no_money no_tries_left not_attachable not_cancelable not_delivered not_manual "
+    "not_offered not_open not_paid not_resting not_revivable not_unknown not_waiting_for_otp "
+    "nothing_captured order_not_payable out_of_stock payment_under_way prompt_open recovery_over "
+    "session_not_open too_many_endpoints too_many_otps too_many_payments too_many_refunds too_many_routes "
+    "too_many_secrets",
+    413: "too_large",
+    415: "bad_content_type compressed",
+    # Understood, and not to be done for anybody.
+    422: "above_the_rest address_refused bad_amount bad_country bad_currency bad_embedded bad_expires_at "
+    "bad_late bad_lines bad_locale bad_max_amount bad_metadata bad_method bad_methods bad_min_amount "
+    "bad_name bad_note bad_operator bad_order bad_otp bad_overlap bad_payer_phone bad_per_minute "
+    "bad_phone bad_price bad_providers bad_quantity bad_reason bad_replay bad_return_url bad_route "
+    "bad_schedule bad_since bad_stock bad_url idempotency_key_reused no_provider no_provider_reference "
+    "no_reason nothing_to_change order_needed partial_not_possible reason_missing reason_needed "
+    "unknown_account unknown_action unknown_event_type unknown_provider",
+    429: "link_busy too_many_polls",
+    503: "otp_not_sent storage",
 }
-"""Of the words that are not simply a bad request."""
+STATUS: Mapping[str, int] = {code: status for status, codes in _IS.items() for code in codes.split()}
+"""Of the words that are not simply a bad request (400): what cannot be read, or is not what the document says."""
 
 HEADERS: Mapping[str, Mapping[str, str]] = {
     "unauthorized": {"WWW-Authenticate": 'Bearer realm="caisse"'},
-    "bad_body": {"Connection": "close"},  # what is still coming is not read
-    "too_many_polls": {"Retry-After": "5"},
-    "storage": {"Retry-After": "5"},
+    # What is still coming is not read.
+    **{code: {"Connection": "close"} for code in ("bad_body", "too_large", "too_slow", "incomplete")},
+    "idempotency_in_progress": {"Retry-After": "2"},
+    "link_busy": {"Retry-After": "5"},
+    **{code: {"Retry-After": "5"} for code in ("too_many_polls", "otp_not_sent", "storage")},
 }
 
 
@@ -33,8 +59,39 @@ class Problem(msgspec.Struct):
     title: str
     status: int
     detail: str
+    field: str | UnsetType = UNSET
+    """The field of the body or the query that it is about, where it is about one."""
 
 
-def problem(status: int, code: str, detail: str) -> bytes:
+def problem(status: int, code: str, detail: str, field: str = "") -> bytes:
     """The body: `type` is a stable word, `detail` one sentence that names what is wrong."""
-    return msgspec.json.encode(Problem(f"urn:caisse:{code}", HTTPStatus(status).phrase, status, detail))
+    title = HTTPStatus(status).phrase
+    return msgspec.json.encode(Problem(f"urn:caisse:{code}", title, status, detail, field or UNSET))
+
+
+_OF_A_FIELD = re.compile(r"([a-z_]+(?:\.[a-z_]+)*): ")
+_COMMAND = re.compile(r"; `caisse [^`]*` shows them\.$")
+
+
+class Wrong(Refusal):
+    """A Refusal that names the field it is about, a path such as `customer.phone`."""
+
+    def __init__(self, code: str, field: str, sentence: str) -> None:
+        super().__init__(code, sentence)
+        self.field = field
+
+    def __reduce__(self) -> tuple[type[Refusal], tuple[str, str]]:
+        return Refusal, (self.code, self.sentence)
+
+
+def field_of(refusal: Refusal) -> str:
+    """The field that a refusal is about: `bad_…` ones say it at the beginning of their sentence."""
+    if isinstance(refusal, Wrong):
+        return refusal.field
+    found = _OF_A_FIELD.match(refusal.sentence) if refusal.code.startswith("bad_") else None
+    return found.group(1) if found else ""
+
+
+def detail(refusal: Refusal) -> str:
+    """Its sentence, without the command line's commands: who asks here has none."""
+    return _COMMAND.sub(".", refusal.sentence)

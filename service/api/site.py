@@ -24,11 +24,11 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from service.api import problems, v1
 from service.api.callbacks import CallbackRoutes
 from service.api.problems import PROBLEM_TYPE, problem
-from service.api.v1 import document
 from service.database import StorageError
 from service.errors import Refusal
 from service.heartbeat import stuck
 from service.metrics import CONTENT_TYPE, Metrics, measure
+from service.pay.pages import Pages
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -96,14 +96,13 @@ class Site:
                 app.metrics.measured(await app.db.read(measure, app.queue, app.clock(), deadline_ms=2_000))
             return Response(app.metrics.render(), media_type=CONTENT_TYPE)
 
-        api = v1.routes(app, timed)
-        known = [path for handler in api for path in handler.paths]
-        app.metrics.know_routes(
-            ("/webhooks/{provider}", "/healthz", "/readyz", "/metrics", "/v1", "/v1/openapi.json", *known)
-        )
+        self._api = v1.Api(app, timed)
+        pages = Pages(app, timed)
+        fixed = ("/webhooks/{provider}", "/healthz", "/readyz", "/metrics")
+        app.metrics.know_routes((*fixed, *self._api.paths, *pages.paths))
         return Litestar(
-            [healthz, readyz, metrics, *api],
-            openapi_config=document.config(timed),
+            [healthz, readyz, metrics, *self._api.handlers, *pages.handlers],
+            openapi_config=None,
             exception_handlers={HTTPException: _fault, Refusal: _refused, StorageError: _storage, Exception: _crashed},
             logging_config=None,
         )
@@ -145,6 +144,7 @@ class Site:
         until = time.monotonic() + STOP_S
         while (self.callbacks.answering or self._answering) and time.monotonic() < until:  # noqa: ASYNC110 - a count, looked at once a stop
             await asyncio.sleep(0.01)
+        await self._api.close()
 
 
 class _Server(Server):
@@ -201,9 +201,11 @@ def _timed(metrics: Metrics) -> Any:
     return around
 
 
-def _answer(status: int, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response[bytes]:
+def _answer(
+    status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, field: str = ""
+) -> Response[bytes]:
     headers = {**problems.HEADERS.get(code, {}), **(headers or {})}
-    body = problem(status, code, detail)
+    body = problem(status, code, detail, field)
     return Response(body, status_code=status, media_type=PROBLEM_TYPE.decode(), headers=headers)
 
 
@@ -220,7 +222,9 @@ def _fault(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
 
 
 def _refused(_: Request[Any, Any, Any], error: Refusal) -> Response[bytes]:
-    return _answer(problems.STATUS.get(error.code, 400), error.code, error.sentence)
+    return _answer(
+        problems.STATUS.get(error.code, 400), error.code, problems.detail(error), field=problems.field_of(error)
+    )
 
 
 def _storage(_: Request[Any, Any, Any], error: StorageError) -> Response[bytes]:

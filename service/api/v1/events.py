@@ -7,29 +7,27 @@ import re
 from typing import Annotated, Any
 
 import msgspec
-from litestar import MediaType, Request, Response, get
-from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIType, Schema
-from litestar.params import Parameter
+from litestar import Request
+from msgspec import UNSET, Meta, UnsetType
 
 from service import feed
-from service.api.v1.document import answers
-from service.api.v1.door import MANY, SCOPE, Door
-from service.errors import Refusal
-from service.feed import Feed, Page, Wanted
+from service.api.problems import Wrong
+from service.api.v1.kit import Call, Resource
+from service.feed import Page, Wanted
 from service.merchants.events import CATALOGUE, ON_REQUEST
 
+EVENTS = Resource("events")
 EVENTS_READ = "events:read"
 LIMIT = 50
 LIMIT_MAX = 200
 WAIT_S_MAX = 30
 
 _ULID = "[0-9A-HJKMNP-TV-Z]{26}"
-PAYMENT = f"^pay_{_ULID}$"
-AFTER = f"^(evt_{_ULID}|cur_[0-9a-f]{{1,15}})?$"
+_PAYMENT = re.compile(f"pay_{_ULID}", re.ASCII)
 _ONE_TYPE = "|".join(re.escape(name) for name in CATALOGUE)
-_PAYMENT = re.compile(PAYMENT, re.ASCII)
+_AFTER = "Where to go on: `next` of the answer before, or the id of an event. Nothing: from the beginning."
+_TYPES = "Only these types, comma-separated or repeated. Nothing: all but " + ", ".join(sorted(ON_REQUEST)) + "."
+_WAIT = "When there is nothing: how many seconds to wait for something."
 
 
 class Event(msgspec.Struct):
@@ -50,86 +48,65 @@ class Events(msgspec.Struct):
     more: bool
 
 
-_AFTER = Parameter(
-    description="Where to go on: `next` of the answer before, or the id of an event. Nothing: from the beginning.",
-    schema_extra={"pattern": AFTER},
-)
-_TYPES = Parameter(
-    description="Only these types, comma-separated or repeated. Nothing: all but "
-    + ", ".join(sorted(ON_REQUEST))
-    + ".",
-    schema_extra={
-        "one_of": None,
-        "type": OpenAPIType.ARRAY,
-        "items": Schema(type=OpenAPIType.STRING, pattern=f"^({_ONE_TYPE})(,({_ONE_TYPE}))*$"),
-        "max_items": len(CATALOGUE),
-    },
-)
-_PAYMENT_ID = Parameter(
-    description="Only what is about this payment.",
-    schema_extra={"one_of": None, "type": OpenAPIType.STRING, "pattern": PAYMENT},
-)
-_LIMIT = Parameter(description="At most so many.", ge=1, le=LIMIT_MAX)
-_WAIT = Parameter(description="When there is nothing: how many seconds to wait for something.", ge=0, le=WAIT_S_MAX)
+class EventsQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """Which events."""
+
+    after: Annotated[
+        str, Meta(description=_AFTER, extra_json_schema={"pattern": f"^(evt_{_ULID}|cur_[0-9a-f]{{1,15}})?$"})
+    ] = ""
+    types: (
+        Annotated[
+            list[Annotated[str, Meta(extra_json_schema={"pattern": f"^({_ONE_TYPE})(,({_ONE_TYPE}))*$"})]],
+            Meta(description=_TYPES, extra_json_schema={"maxItems": len(CATALOGUE)}),
+        ]
+        | UnsetType
+    ) = UNSET
+    payment: (
+        Annotated[
+            str,
+            Meta(description="Only what is about this payment.", extra_json_schema={"pattern": f"^pay_{_ULID}$"}),
+        ]
+        | UnsetType
+    ) = UNSET
+    limit: Annotated[int, Meta(ge=1, le=LIMIT_MAX, description="At most so many.")] = LIMIT
+    wait: Annotated[int, Meta(ge=0, le=WAIT_S_MAX, description=_WAIT)] = 0
 
 
-def feed_route(events: Feed, door: Door, middleware: list[Any]) -> HTTPRouteHandler:
-    """The handler, over these parts."""
-
-    @get(
-        "/v1/events",
-        guards=[door],
-        middleware=middleware,
-        opt={SCOPE: EVENTS_READ, MANY: ("types",)},
-        operation_id="listEvents",
-        summary="What was told, in the order it was committed",
-        responses={
-            200: ResponseSpec(Events, generate_examples=False, description="A page, and where the next one begins"),
-            **answers(400, 401, 403, 404, 429, 503),
-        },
-    )
-    async def listed(
-        request: Request[Any, Any, Any],
-        after: Annotated[str, _AFTER] = "",
-        types: Annotated[list[str] | None, _TYPES] = None,
-        payment: Annotated[str | None, _PAYMENT_ID] = None,
-        limit: Annotated[int, _LIMIT] = LIMIT,
-        wait: Annotated[int, _WAIT] = 0,
-    ) -> Response[bytes]:
-        caller = request.auth
-        if payment is not None and not _PAYMENT.fullmatch(payment):
-            raise Refusal("bad_payment", "payment: the id of a payment looks like pay_01….")
-        wanted = Wanted(caller.merchant_id, caller.live, _types(types), payment)
-        page = await events.page(wanted, after, limit)
-        if not wait or page.bodies or page.more:
-            return _answer(page)
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait
-        with events.place(caller.key_id, caller.merchant_id):
-            gone = asyncio.create_task(_gone(request))
-            try:
-                while not page.bodies and not page.more:
-                    if not await events.wait(wanted, page.head, until - loop.time(), gone):
-                        break
-                    await door.caller(request, EVENTS_READ)
-                    page = await events.page(wanted, page.next, limit)
-            finally:
-                gone.cancel()
+@EVENTS.get("/events", EVENTS_READ, Events, many=("types",))
+async def list_events(call: Call, query: EventsQuery) -> Any:
+    """What was told, in the order it was committed"""
+    caller, events = call.caller, call.app.feed
+    if (query.payment and not _PAYMENT.fullmatch(query.payment)) or query.payment == "":
+        raise Wrong("bad_payment", "payment", "payment: the id of a payment looks like pay_01….")
+    wanted = Wanted(caller.merchant_id, caller.live, _types(query.types or None), query.payment or None)
+    page = await events.page(wanted, query.after, query.limit)
+    if not query.wait or page.bodies or page.more:
         return _answer(page)
-
-    return listed
+    loop = asyncio.get_running_loop()
+    until = loop.time() + query.wait
+    with events.place(caller.key_id, caller.merchant_id):
+        gone = asyncio.create_task(_gone(call.request))
+        try:
+            while not page.bodies and not page.more:
+                if not await events.wait(wanted, page.head, until - loop.time(), gone):
+                    break
+                await call.at.caller(call.request, EVENTS_READ)
+                page = await events.page(wanted, page.next, query.limit)
+        finally:
+            gone.cancel()
+    return _answer(page)
 
 
 def _types(given: list[str] | None) -> frozenset[str]:
     listed = [name.strip() for one in given or () for name in one.split(",")]
     if len(listed) > len(CATALOGUE):
-        raise Refusal("bad_types", f"types: there are {len(CATALOGUE)} event types, and {len(listed)} were given.")
+        said = f"types: there are {len(CATALOGUE)} event types, and {len(listed)} were given."
+        raise Wrong("bad_types", "types", said)
     names = frozenset(listed)
     for name in names:
         if name not in CATALOGUE:
-            raise Refusal(
-                "bad_types", f"types: there is no event type {name[:60]!r}; there are {', '.join(CATALOGUE)}."
-            )
+            said = f"types: there is no event type {name[:60]!r}; there are {', '.join(CATALOGUE)}."
+            raise Wrong("bad_types", "types", said)
     return names
 
 
@@ -139,8 +116,7 @@ async def _gone(request: Request[Any, Any, Any]) -> None:
         pass
 
 
-def _answer(page: Page) -> Response[bytes]:
+def _answer(page: Page) -> dict[str, Any]:
     # The bodies are put in as they are: what is read here has the very bytes that were signed.
-    tail = msgspec.json.encode({"next": feed.cursor(page.next), "more": page.more})
-    body = b'{"data":[' + b",".join(page.bodies) + b"]," + tail[1:]
-    return Response(body, media_type=MediaType.JSON, headers={"Cache-Control": "no-store"})
+    data = [msgspec.Raw(body) for body in page.bodies]
+    return {"data": data, "next": feed.cursor(page.next), "more": page.more}
