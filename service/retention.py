@@ -2,7 +2,8 @@
 What is kept how long, and forgetting the rest: a table of walks, done in small pieces by a topic of the outbox.
 
 Never touched, however old: what is owed (a delivery that is pending or failed, its event and its tries; a callback that
-was not worked on, or whose question was not answered), payments, facts and the audit trail.
+was not worked on, or whose question was not answered), payments, orders, sessions, facts, the audit trail, and payers'
+own data, which only an erasure takes.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, update
 
 from outbox import pruning
 from outbox.message import Done, Message, Outcome, Promise
 from outbox.queue import Queue
+from service import idempotency
 from service.callbacks.tables import callbacks, quarantine, waits
 from service.config import Settings
 from service.ids import Clock, Ids
 from service.merchants.tables import events
 from service.payments.states import Callback
+from service.payments.tables import idempotency as keys_used
 from service.schema import outbox_tables
 
 PRUNE = "prune"
@@ -69,10 +72,10 @@ class Run:
 def piece(tx: Connection, settings: Settings, run: Run, now_ms: int, dry_run: bool = False) -> Run:
     """One piece of a run; a query when it is dry. Ages are counted from the run's beginning."""
     setting, walk = WALKS[run.walk]
-    days: int = getattr(settings, setting)
-    if not days:
+    kept_ms = getattr(settings, setting) * DAY_MS if setting else idempotency.KEPT_MS
+    if not kept_ms:
         return replace(run, walk=run.walk + 1, after="")
-    walked = walk(tx, run.after, run.begun_at_ms - days * DAY_MS, dry_run, now_ms)
+    walked = walk(tx, run.after, run.begun_at_ms - kept_ms, dry_run, now_ms)
     gone = {what: run.gone.get(what, 0) + walked.gone.get(what, 0) for what in {**run.gone, **walked.gone}}
     over = walked.after is None
     return Run(run.begun_at_ms, run.walk + over, "" if over else walked.after or "", run.looked + walked.looked, gone)
@@ -180,6 +183,18 @@ def _quarantine(tx: Connection, after: str, before_ms: int, dry_run: bool, now_m
     return Walked(None if page.over else page.keys[-1], len(page.keys), {"quarantine": len(page.keys)})
 
 
+def _used_keys(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
+    """Idempotency keys. The service takes them hourly while any come; this is for those of whom none came after."""
+    k = keys_used.c
+    row = k.begun_at_ms, k.merchant_id, k.live, k.key
+    query = select(*row).where(k.begun_at_ms < before_ms).order_by(*row).limit(ROWS_A_PIECE)
+    old = tx.execute(query.where(tuple_(*row) > tuple_(*json.loads(after))) if after else query).all()
+    if old and not dry_run:
+        tx.execute(delete(keys_used).where(tuple_(*row).in_([tuple(one) for one in old])))
+    goes_on = json.dumps(list(old[-1])) if len(old) == ROWS_A_PIECE else None
+    return Walked(goes_on, len(old), {"keys": len(old)})
+
+
 def _first_at(prefix: str, at_ms: int) -> str:
     """The lowest id that could be made at a time."""
     return Ids(lambda: max(0, at_ms), lambda: 0)(prefix)
@@ -194,8 +209,9 @@ WALKS: tuple[tuple[str, Walk], ...] = (
     ("keep_callback_bodies_days", _of_callbacks(False)),
     ("keep_callbacks_days", _of_callbacks(True)),
     ("keep_quarantine_days", _quarantine),
+    ("", _used_keys),
 )
-"""The setting that says how many days a kind of row is kept, and the walk that forgets the older ones."""
+"""The setting that says how many days a kind of row is kept (none: 24 hours), and the walk that forgets the older."""
 
 WHAT: Mapping[str, tuple[str, str]] = {
     "events": ("keep_deliveries_days", "events of which nothing is owed"),
@@ -205,6 +221,7 @@ WHAT: Mapping[str, tuple[str, str]] = {
     "bodies": ("keep_callback_bodies_days", "bodies of callbacks that were worked on"),
     "callbacks": ("keep_callbacks_days", "callbacks that were worked on, row and all"),
     "quarantine": ("keep_quarantine_days", "quarantined callbacks"),
+    "keys": ("", "idempotency keys, a day after they were used"),
 }
 """What goes: the setting, and what it is."""
 

@@ -218,6 +218,17 @@ CHARTS = (
         ),
     ),
     Chart(
+        "paying",
+        "Bars: how long a client waits for the provider alone and for a payment; a line 10 ms after the provider.",
+        lambda told: bars(
+            f"Asking for a payment, {told['rate']:g} a second, p50",
+            "ms",
+            _of(told, "p50_ms", "provider", "payment", "payment_with_key"),
+            told["provider"]["p50_ms"]["median"] + 10,
+            "10 ms of ours",
+        ),
+    ),
+    Chart(
         "memory",
         "Bars: the memory of all processes at rest and with deep queues; a line at 300 MB.",
         lambda told: bars(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tests.bench import claims, delivery, end_to_end, hostile, intake, memory, sheets, stores
+from tests.bench import claims, delivery, end_to_end, hostile, intake, memory, paying, sheets, stores
 from tests.bench.bar import Bar
 from tests.bench.sheets import Sheet
 
@@ -30,6 +30,9 @@ class Plan:
     pending: int = 1_000_000
     destinations: int = claims.MANY
     rounds: int = 300
+    paying_rate: float = 50.0  # payments a second
+    paying_seconds: float = 10.0  # of one run of each kind of request
+    rules: int = 1_000
     memory_seconds: float = 15.0
     started_with: int = 1_000_000
     stored: int = 5_000_000
@@ -38,8 +41,8 @@ class Plan:
 
 QUICK = Plan(
     runs=1, seconds=0.5, clients=16, rate=100, duration=3, sql_seconds=2, highest_seconds=2, easy_rate=100,
-    delivery_seconds=2, waiting=2_000, pending=5_000, destinations=500, rounds=10, memory_seconds=1,
-    started_with=5_000, stored=5_000, slow_sockets=20,
+    delivery_seconds=2, waiting=2_000, pending=5_000, destinations=500, rounds=10, paying_seconds=1, rules=20,
+    memory_seconds=1, started_with=5_000, stored=5_000, slow_sockets=20,
 )  # fmt: skip
 """A few seconds a part, to see that it runs; the figures say nothing."""
 
@@ -121,6 +124,14 @@ PARTS = (
         4,
         lambda plan, bar: claims.measure(plan.pending, plan.destinations, plan.rounds, plan.runs, bar),
         sheets.claim,
+    ),
+    Part(
+        "paying",
+        7,
+        lambda plan, bar: paying.measure(
+            plan.paying_rate, plan.paying_seconds, plan.rules, plan.rounds, plan.runs, bar
+        ),
+        sheets.paying,
     ),
     Part("hostile", 5, _hostile, sheets.hostile),
     Part(

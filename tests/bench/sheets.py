@@ -155,6 +155,21 @@ def claim(told: Figures) -> Sheet:
     return Sheet(title, ("", *heads), rows)
 
 
+def paying(told: Figures) -> Sheet:
+    """What a client waits for, and what of it is ours."""
+    rows = [
+        (
+            *(one["title"], *_spread(one["p50_ms"]), _number(one["p99_ms"]["median"])),
+            *(_spread(one["overhead_ms"]) if "overhead_ms" in one else ("", "")),
+            _times(one, "times_without"),
+        )
+        for one in _parts(told)
+    ]
+    title = f"{told['rate']:g} requests a second, {_runs(told, 'p50_ms')} runs of {told['seconds']:g} s"
+    heads = ("p50 ms", "low–high", "p99 ms", "of it ours", "low–high", "× without")
+    return Sheet(title, ("", *heads), rows)
+
+
 def memory(told: Figures) -> Sheet:
     """The highest PSS seen."""
     rows = [(one["title"], *_spread(one["megabytes"])) for one in _parts(told)]

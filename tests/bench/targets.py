@@ -85,6 +85,26 @@ TARGETS = (
         "nor may many merchants make it slow", most=2,
     ),
     Target(
+        "paying", "payment.overhead_ms.median", "for a payment at 50 a second beside the provider's own time, p50",
+        "a payer waits for the provider, not for us", most=10, unit="ms",
+    ),
+    Target(
+        "paying", "verify.p50_ms.median", "to say how a session stands, from the database, p50",
+        "every page that waits asks it every few seconds", most=3, unit="ms",
+    ),
+    Target(
+        "paying", "routing.p50_ms.median", "to choose among 1,000 routes and to explain it, p50",
+        "rules are there to be written, not to be spared", most=1, unit="ms",
+    ),
+    Target(
+        "paying", "payment_with_key.times_without", "our time for a payment without Idempotency-Key, with one",
+        "who is careful must not be slower for it", most=1.5,
+    ),
+    Target(
+        "paying", "order_with_key.times_without", "an order without Idempotency-Key, with one",
+        "nor where the request itself is cheap", most=1.5,
+    ),
+    Target(
         "hostile", "times_alone", "the honest p99 alone, beside 500 slow sockets",
         "nobody can close the door by standing in it", most=2,
     ),

@@ -16,29 +16,30 @@ from service.merchants.accounts import digest_of
 from service.payments import ask
 from service.payments.tables import attention, facts, payments
 from service.sandbox.builder import build
-from service.sandbox.standin import Book, Entry, Keys, StandIn
+from service.sandbox.desk import Account
+from service.sandbox.teller import Sandbox
+from service.sandbox.truths import Book, Entry
 from service.schema import outbox_tables
 from tests.support.service import Till, eventually, till
 
 messages = outbox_tables.messages
-KEYS = Keys("pvk_sandbox_of_the_tests", "shop", "shared", "monetbil-service")
+KEYS = {
+    "monetbil": {"service_key": ["monetbil-service"], "service_secrets": ["monetbil-secret"]},
+    "moneroo": {"secret_key": ["pvk_sandbox_of_the_tests"], "webhook_secrets": ["moneroo-secret"]},
+    "ebilling": {"username": ["shop"], "shared_key": ["shared"], "callback_tokens": ["token-in-the-address"]},
+}
 PAID = {"monetbil": "success", "moneroo": "payment.success", "ebilling": "paid"}
 CURRENCY = {"monetbil": "XAF", "moneroo": "XOF", "ebilling": "XAF"}
 ASKED = sorted(PAID)
 
 
 @asynccontextmanager
-async def asking(directory: Path, **settings: str) -> AsyncIterator[tuple[Till, StandIn, Book]]:
-    """A service whose three weak providers are played by the stand-in."""
-    book = Book()
-    standin = StandIn(book, KEYS)
-    bases = await standin.start()
-    try:
-        places = {f"{name}_base_url": base for name, base in bases.items()}
+async def asking(directory: Path, **settings: str) -> AsyncIterator[tuple[Till, Sandbox, Book]]:
+    """A service whose three weak providers are the sandbox's; the book is what these know."""
+    async with Sandbox([Account(name, keys, live=False) for name, keys in KEYS.items()]) as sandbox:
+        places = {f"{name}_base_url": sandbox.base_urls[name] for name in KEYS}
         async with till(directory, **(places | settings)) as t:
-            yield t, standin, book
-    finally:
-        await standin.stop()
+            yield t, sandbox, Book(sandbox)
 
 
 async def call_back(t: Till, provider: str, event: str | None = None, **fields: object) -> tuple[int, bytes, str]:
@@ -58,21 +59,20 @@ def test_until_answered_the_payment_is_pending_and_the_answer_decides(tmp_path: 
     """The callback says paid; the payment is pending until the provider itself says so, then succeeded."""
 
     async def run() -> None:
-        async with asking(tmp_path) as (t, standin, book):
+        async with asking(tmp_path) as (t, sandbox, book):
             number = build(provider, PAID[provider], t.app.registry.default(provider).credentials, 1,  # type: ignore[union-attr]
                            {"reference": "CMD-1"}).payment  # fmt: skip
-            entry = book.write(
-                provider, number, Entry("succeeded", 5000, CURRENCY[provider], "CMD-1", fail_times=10**6)
-            )
+            book.write(provider, number, Entry("succeeded", 5000, CURRENCY[provider], "CMD-1"))
+            sandbox.trouble.on(provider, "error_5xx_before", "fetch")
             status, answer, payment = await call_back(t, provider)
             assert (status, payment) == (200, number)
             assert provider != "monetbil" or answer == b"received"
-            await eventually(lambda: sum(standin.asked.values()) >= 1)
+            await eventually(lambda: sum(sandbox.asked.values()) >= 1)
             await t.shop.wait_for(1)
             assert t.shop.types == ["payment.pending"]
             assert [(p.status, p.captured_minor) for p in await t.rows(payments)] == [("pending", 0)]
 
-            entry.fail_times = 0
+            sandbox.trouble.off()
             await t.settled()
             (row,) = await t.rows(messages, messages.c.topic == "ask")
             hurry = t.app.queue.destinations.hurry
@@ -167,7 +167,7 @@ def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
     """The secret token in the address is the account: without it, nothing is even read."""
 
     async def run() -> None:
-        async with asking(tmp_path) as (t, standin, _):
+        async with asking(tmp_path) as (t, sandbox, _):
             for path in (
                 "/webhooks/ebilling",
                 "/webhooks/ebilling/",
@@ -175,16 +175,16 @@ def test_a_wrong_or_missing_ebilling_token_is_401(tmp_path: Path) -> None:
                 "/webhooks/ebilling/é",
             ):
                 assert await t.post(path, b"reference=1&amount=1&billingid=5") == (401, b"")
-            assert await t.count(callbacks) == 0 and not standin.asked
+            assert await t.count(callbacks) == 0 and not sandbox.asked
             aside = await t.rows(quarantine)
             assert {row.reason for row in aside} == {"wrong_token"} and len(aside) == 2
             assert not any("wrong" in row.account_id for row in aside)
             mistyped = next(row for row in aside if row.account_id == f"token:{digest_of('wrong').hex()}")
             with pytest.raises(Refusal, match="No account"):
                 await replay.replay(t.app, mistyped.id, "not set yet", "test")
-        async with asking(tmp_path, ebilling_callback_tokens="token-in-the-address,wrong") as (t, standin, _):
+        async with asking(tmp_path, ebilling_callback_tokens="token-in-the-address,wrong") as (t, sandbox, _):
             await replay.replay(t.app, mistyped.id, "the token is set now", "test")
-            await eventually(lambda: sum(standin.asked.values()) >= 1)
+            await eventually(lambda: sum(sandbox.asked.values()) >= 1)
 
     asyncio.run(run())
 
@@ -225,22 +225,21 @@ def test_an_answer_that_has_no_place_waits_for_it(tmp_path: Path) -> None:
     """Captured, under a reference of ours that is not known yet: the callback waits, and can be run again."""
 
     async def run() -> None:
-        async with asking(tmp_path) as (t, standin, book):
+        async with asking(tmp_path) as (t, sandbox, book):
             ours = f"caisse-{t.app.installation}-try_9"
             number = await _number(t, "moneroo")
             book.write("moneroo", number, Entry("succeeded", 5000, "XOF", ours))
             built = build("moneroo", "payment.success", t.app.registry.default("moneroo").credentials, t.app.clock(),  # type: ignore[union-attr]
                           {"reference": "CMD-1", "data.amount": None, "data.currency": None})  # fmt: skip
             assert (await t.post("/webhooks/moneroo", built.body, dict(built.headers)))[0] == 200
-            await eventually(lambda: book.read("moneroo", number) is not None)
             await t.settled()
             assert await t.count(payments) == 0
             row = (await t.rows(callbacks))[0]
             assert (row.status, row.reason) == ("deferred", "not_known_yet")
             assert ours in {wait.reference for wait in await t.rows(waits)}
-            asked = sum(standin.asked.values())
+            asked = sum(sandbox.asked.values())
             await replay.replay(t.app, row.id, "ask again", "test")
-            await eventually(lambda: sum(standin.asked.values()) > asked)
+            await eventually(lambda: sum(sandbox.asked.values()) > asked)
             await t.settled()
             assert (await t.rows(callbacks))[0].status == "deferred"
 
@@ -251,20 +250,20 @@ def test_monetbil_by_get_and_unsigned_only_where_the_account_allows_it(tmp_path:
     """Its service may notify by GET; without a sign it is 401, unless allowed, and then it only makes us ask."""
 
     async def run() -> None:
-        async with asking(tmp_path, monetbil_allow_unsigned="true") as (t, standin, book):
+        async with asking(tmp_path, monetbil_allow_unsigned="true") as (t, sandbox, book):
             number = await _number(t, "monetbil")
             book.write("monetbil", number, Entry("succeeded", 5000, "XAF", "CMD-1"))
             assert (await call_back(t, "monetbil", method="GET"))[:2] == (200, b"received")
             await t.shop.wait_for(2)
-            asked = sum(standin.asked.values())
+            asked = sum(sandbox.asked.values())
             status, _ = await t.post("/webhooks/monetbil", f"transaction_id={number}&status=success&amount=9".encode())
             assert status == 200
-            await eventually(lambda: sum(standin.asked.values()) > asked)
+            await eventually(lambda: sum(sandbox.asked.values()) > asked)
             await t.settled()
             assert [p.captured_minor for p in await t.rows(payments)] == [5000]
-        async with asking(tmp_path / "strict") as (t, standin, _):
+        async with asking(tmp_path / "strict") as (t, sandbox, _):
             status, _ = await t.post("/webhooks/monetbil", b"transaction_id=1&status=success&amount=9")
-            assert status == 401 and not standin.asked
+            assert status == 401 and not sandbox.asked
 
     (tmp_path / "strict").mkdir()
     asyncio.run(run())

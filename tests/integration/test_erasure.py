@@ -18,7 +18,7 @@ from service.merchants.events import delivery_id
 from service.merchants.tables import audit, endpoints, events, recoveries
 from service.payments.tables import aliases, attention, payments
 from service.sandbox.builder import Built, build
-from service.sandbox.standin import Entry
+from service.sandbox.truths import Entry
 from service.schema import metadata, outbox_tables
 from tests.integration.test_asking import asking
 from tests.support.service import Till, eventually, stripe_event, till
@@ -89,6 +89,11 @@ async def erase(t: Till, **more: Any) -> dict[str, Any]:
     return answer
 
 
+def found_in(did: dict[str, Any]) -> dict[str, int]:
+    """The places that held the person, and in how many rows."""
+    return {place: count for place, count in did["erased"].items() if count}
+
+
 def test_a_person_told_of_by_six_providers_is_erased_from_everything(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -121,9 +126,7 @@ def test_a_person_told_of_by_six_providers_is_erased_from_everything(
             assert await names_in_tables(t) == {"callbacks", "events"}
             did = await erase(t, reason="request 17")
             assert did["erased"] == would["erased"]
-            assert did["erased"] == {
-                "callbacks": 6, "quarantine": 1, "events": 6, "answers": 0, "payments": 0, "reasons": 0,
-            }  # fmt: skip
+            assert found_in(did) == {"callbacks": 6, "quarantine": 1, "events": 6}
             assert (did["kept_count"], did["write_ahead_emptied"]) == (0, True)
 
             assert await names_in_tables(t) == set()
@@ -231,9 +234,7 @@ def test_what_a_merchant_wrote_into_metadata_and_answers_goes_too(tmp_path: Path
             await t.app.db.write(lambda tx: tx.execute(update(tries).values(head=f"got {EMAIL}".encode())))
             await t.app.db.write(lambda tx: tx.execute(update(payments).values(reference=EMAIL)))
             did = await erase(t)
-            assert did["erased"] == {
-                "callbacks": 1, "quarantine": 0, "events": 1, "answers": 1, "payments": 1, "reasons": 0,
-            }  # fmt: skip
+            assert found_in(did) == {"callbacks": 1, "events": 1, "answers": 1, "payments": 1}
             payment = (await t.rows(payments))[0]
             assert json.loads(payment.metadata) == {"customer": "", "mail": "", "table": "7"}
             assert [kept["id"] for kept in did["kept"]] == [payment.id]
@@ -435,7 +436,7 @@ def test_a_hundred_others_keep_their_bodies(tmp_path: Path) -> None:
     async def run() -> None:
         async with till(tmp_path) as t:
             for number in range(250):
-                who = {"customer": NAME} if number % 10 == 0 else {"customer": "Awa Kone"}
+                who: dict[str, Any] = {"customer": NAME} if number % 10 == 0 else {"customer": "Awa Kone"}
                 body = stripe_event("customer.created", f"evt_{number}", **who)
                 assert await t.stripe(body) == 200
             await t.settled()

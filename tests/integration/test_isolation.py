@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Shifted:
     """The clock of the services that this test starts."""
     shifted = Shifted()
 
-    def shifted_build(settings: Settings) -> Application:
+    def shifted_build(settings: Settings, **_: object) -> Application:
         return build(settings, clock=shifted)
 
     monkeypatch.setattr(support, "build", shifted_build)

@@ -19,13 +19,13 @@ from sqlalchemy import select
 
 from outbox.message import Promise
 from outbox.policy import Policy
-from service.application import CALLBACK_RETRIES_MS
 from service.callbacks import replay
 from service.callbacks.tables import callbacks, quarantine
 from service.errors import Refusal
 from service.merchants.tables import endpoints, events
 from service.payments.tables import aliases, attempts, attention, facts, payments
 from service.schema import outbox_tables
+from service.topics import CALLBACK_RETRIES_MS
 from tests.support.service import STRIPE_SECRET, eventually, stripe_event, stripe_signature, till
 
 messages = outbox_tables.messages
@@ -166,7 +166,8 @@ def test_a_refund_that_overtakes_its_payment_waits_for_it(tmp_path: Path) -> Non
             assert {row.status for row in await t.rows(callbacks)} == {"processed"}
             paid = (await t.rows(payments))[0]
             assert (paid.status, paid.refunded_minor) == ("partially_refunded", 1000)
-            assert t.shop.types == ["payment.succeeded", "payment.partially_refunded"]
+            of_payments = [type_ for type_ in t.shop.types if type_.startswith("payment.")]
+            assert sorted(of_payments) == ["payment.partially_refunded", "payment.succeeded"]
 
     asyncio.run(run())
 
@@ -690,11 +691,18 @@ def test_the_events_of_a_payment_tell_one_story_in_order(tmp_path: Path) -> None
             row = (await t.rows(payments))[0]
             assert (row.status, row.captured_minor, row.refunded_minor) == ("refunded", 5000, 5000)
             told = await t.app.db.read(
-                lambda tx: list(tx.execute(select(events.c.sequence).order_by(events.c.position)).scalars())
+                lambda tx: list(
+                    tx.execute(
+                        select(events.c.sequence)
+                        .where(events.c.type.startswith("payment."))
+                        .order_by(events.c.position)
+                    ).scalars()
+                )
             )
             assert told == list(range(1, len(told) + 1))
-            await t.shop.wait_for(len(told))
-            last = max(t.shop.events, key=lambda event: event["sequence"])
+            await t.settled()
+            of_payments = [event for event in t.shop.events if event["type"].startswith("payment.")]
+            last = max(of_payments, key=lambda event: event["sequence"])
             assert last["data"]["payment"]["status"] == "refunded"
 
     asyncio.run(run())

@@ -17,7 +17,6 @@ from sqlalchemy import Connection, Engine, create_engine, event, insert, select
 from outbox.message import Promise
 from outbox.queue import Queue
 from service import heartbeat
-from service.application import CALLBACK_RETRIES_MS
 from service.callbacks import replay
 from service.callbacks.process import Processor, Report
 from service.callbacks.tables import callbacks
@@ -28,6 +27,7 @@ from service.ids import Ids
 from service.merchants.tables import accounts, events, merchants
 from service.payments.tables import attention, facts, payments
 from service.schema import metadata, outbox_tables
+from service.topics import CALLBACK_RETRIES_MS
 from tests.support.clock import Clock
 from tests.support.service import stripe_event, till
 

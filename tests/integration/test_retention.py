@@ -138,7 +138,7 @@ def test_the_command_tells_what_would_go_and_then_what_went(tmp_path: Path) -> N
             assert went["went"] == would["went"]
             counts = {row["what"]: row["count"] for row in went["went"]}
             assert counts == {"events": 1, "deliveries": 1, "work": 0, "tries": 1, "bodies": 0, "callbacks": 0,
-                              "quarantine": 0}  # fmt: skip
+                              "quarantine": 0, "keys": 0}  # fmt: skip
             by_name = {row["what"]: row for row in went["went"]}
             assert (by_name["work"]["days"], by_name["work"]["setting"]) == (0, "CAISSE_KEEP_WORK_DAYS")
             assert went["next_at"].endswith("T02:30:00.000Z")

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, create_engine
 
 import service.callbacks.tables
 import service.merchants.tables
-import service.payments.tables  # noqa: F401 - the tables register themselves
+import service.orders.tables
+import service.payments.tables
+import service.routing.tables  # noqa: F401 - the tables register themselves
 from service import migrations
 from service.database import Database
 from service.schema import metadata

@@ -19,8 +19,9 @@ from sqlalchemy.pool import StaticPool
 from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.tables import accounts, endpoints, events, merchants
-from service.payments.book import Account, Book, Heard, Waits
+from service.payments.book import Book
 from service.payments.facts import Fact, Kind, Source, Told, join
+from service.payments.heard import Account, Heard, Waits
 from service.payments.rules import decide_attempt, decide_payment
 from service.payments.tables import payments
 from service.schema import metadata, outbox_tables

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -771,13 +772,14 @@ class OutboxMachine(RuleBasedStateMachine):
         self.the_table_is_the_model()
 
 
+@pytest.mark.timeout(300)
 def test_the_outbox_is_its_model() -> None:
     """In every order of claims, crashes, late answers, failures, holding and running again; every phase was reached."""
     reached.clear()
     run_state_machine_as_test(
         OutboxMachine,
         settings=settings(
-            max_examples=3 * settings().max_examples,
+            max_examples=2 * settings().max_examples,
             stateful_step_count=50,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),

@@ -19,6 +19,7 @@ from sqlalchemy import Table, func, select
 
 from service.application import Application, build
 from service.config import Settings
+from service.ids import Clock, now_ms
 from service.merchants import merchants as merchant_step
 from service.merchants.audit import By
 from service.merchants.merchants import NewMerchant
@@ -175,10 +176,12 @@ class Till:
 
 
 @asynccontextmanager
-async def till(directory: Path, *, merchant: bool = True, events: str = "*", **settings: str) -> AsyncIterator[Till]:
+async def till(
+    directory: Path, *, merchant: bool = True, events: str = "*", clock: Clock = now_ms, **settings: str
+) -> AsyncIterator[Till]:
     """A service with all six providers configured (unless `settings` say otherwise), ready to take callbacks."""
     async with open_shop() as shop, aiohttp.ClientSession() as client:
-        app = build(settings_of(directory, **(ALL | settings)))
+        app = build(settings_of(directory, **(ALL | settings)), clock=clock)
         await app.start()
         running = Till(app, shop, client)
         try:

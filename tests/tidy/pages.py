@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from outbox.policy import STANDARD_MS
 from outbox.webhook import sign, sign_plain
-from service.application import CALLBACK_RETRIES_MS, build
+from service.application import build
 from service.callbacks.process import ASK, DEFERRED
 from service.callbacks.tables import callbacks
 from service.cli import caisse
@@ -33,11 +33,14 @@ from service.merchants.events import CATALOGUE, ON_REQUEST, WEBHOOK
 from service.merchants.merchants import create
 from service.merchants.tables import events
 from service.metrics import Metrics, _Bound
+from service.orders.states import MACHINES as OF_ORDERS
 from service.payments.rules import STATUSES, Problem
-from service.payments.states import MACHINES, Row, mermaid
+from service.payments.states import MACHINES as OF_PAYMENTS
+from service.payments.states import Row, mermaid
 from service.providers import PROVIDERS
 from service.providers.base import Incoming
 from service.sandbox.builder import build as build_callback
+from service.topics import CALLBACK_RETRIES_MS
 from tests.tidy.house import ROOT
 
 HOW = "python -m tests.tidy.pages"
@@ -99,14 +102,22 @@ end only when no attempt can still succeed. It is one of ${statuses}.
 ${machines}
 """
 
+MACHINES = {**OF_PAYMENTS, **OF_ORDERS}
 MACHINE_SENTENCES = {
     "attempt": """
 A payment attempt is one try to get the money at one provider. Its state is computed anew from all its facts and
-steps, so the order in which they arrive does not matter; money wins over every end. caisse does not start payments
-yet: so far attempts come from callbacks alone, and the rows of our own steps wait for that.
+steps, so the order in which they arrive does not matter; money wins over every end. One that somebody else started
+begins as `submitting`; one of ours as `created`, and is `submitting` before a byte is sent.
 """,
     "refund": """
-A refund as seen at the provider. Providers send no times with them, so the order is by rank alone.
+A refund, ours or one that was made at the provider. Providers send no times with them, so the order is by rank alone.
+""",
+    "order": """
+What is to be paid and handed over. Expiry asks the provider first: `expiring` takes no new attempts, and the stock is
+free again in the transaction that says `expired`, once every attempt is dead by the provider's word.
+""",
+    "session": """
+One buyer's checkout. It never ends while an attempt of it could still take money.
 """,
     "dispute": """
 A dispute or chargeback. While it is open or lost the payment carries the exception `disputed`; only `won` takes it
@@ -158,7 +169,7 @@ PAYMENT_FIELDS = {
     "provider_reference": "The provider's own id of the payment.",
     "method": "`card`, `mobile_money`, … as far as the provider says.",
     "reference": "Your own reference, as the provider passed it on.",
-    "order": "The order it pays for; `null` until orders are built.",
+    "order": "The order that it pays for, or `null`.",
     "metadata": "What was attached to the payment where it was started.",
     "failure_reason": "Why it failed, in one vocabulary for all providers; otherwise `null`.",
     "created_at": "When caisse first knew of it. Times are RFC 3339, UTC, with milliseconds.",
@@ -440,6 +451,8 @@ def _help(path: Sequence[str]) -> str:
 
 
 def _walk(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    # Cached for whoever asks first, who may have come without the settings of its group: then it knows no -h.
+    command._help_option = None
     yield path, command
     if isinstance(command, click.Group):
         context = click.Context(command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from tests.bench import claims, delivery, hostile, intake, memory
+from tests.bench import claims, delivery, hostile, intake, memory, paying
 from tests.bench.charts import LABEL_CHARACTERS_MAX, LABELS, PLOT, WIDTH, Bar, bars, charts, drawn, line
 
 ROWS = [Bar("all well", 20, 18, 31, first=True), Bar("one <hangs> & more", 25, 24, 26)]
@@ -71,4 +71,5 @@ def test_no_label_is_longer_than_its_place() -> None:
     titles += [one.title for one in claims.cases(1_000_000, 5_000)]
     titles += [one.title for one in delivery.cases(100_000)]
     titles += [one.title for one in memory.cases(100_000)]
+    titles += [one.title for one in paying.rows(1_000)]
     assert [title for title in titles if len(title) > LABEL_CHARACTERS_MAX] == []

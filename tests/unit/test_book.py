@@ -11,8 +11,9 @@ from sqlalchemy import insert, select, update
 from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.tables import accounts
-from service.payments.book import Book, Heard, Lacks, Waits
+from service.payments.book import Book
 from service.payments.facts import Fact, Kind, Source, Told
+from service.payments.heard import Heard, Lacks, Waits
 from service.payments.records import Conflict
 from service.payments.tables import aliases, payments
 from service.schema import outbox_tables

@@ -22,6 +22,7 @@ from service.config import BadSetting, Settings
 from service.errors import Refusal
 from service.ids import Ids
 from service.merchants.tables import accounts, events, merchants
+from service.payments.tables import idempotency as keys_used
 from service.retention import AT_MS, DAY_MS, PRUNE, Pruner, Run, piece
 from service.schema import metadata, outbox_tables
 from tests.support.clock import Clock
@@ -369,7 +370,7 @@ def test_zero_keeps_for_ever(house: House) -> None:
     house.callback(9000, "processed", ("done", 9000))
     house.quarantined(9000)
     names = ("deliveries", "work", "callback_bodies", "callbacks", "quarantine")
-    assert house.prune(**{f"keep_{name}_days": "0" for name in names}) == {}
+    assert house.prune(False, **{f"keep_{name}_days": "0" for name in names}) == {}
     shown = {row["name"]: row["value"] for row in house.settings(keep_work_days="0").shown()}
     assert shown["CAISSE_KEEP_WORK_DAYS"] == "0"
 
@@ -394,6 +395,37 @@ def test_a_dry_run_tells_what_would_go_and_changes_nothing(house: House) -> None
     assert told == house.prune() == {
         "events": 3, "deliveries": 6, "tries": 12, "work": 1, "bodies": 1, "quarantine": 1,
     }  # fmt: skip
+
+
+# --- idempotency keys ----------------------------------------------------------------------------------
+
+
+def _use_keys(house: House, hours_ago: float, *names: str) -> None:
+    at_ms = house._at(hours_ago / 24)
+    row = {"merchant_id": "mer_1", "live": False, "fingerprint": "f", "begun_at_ms": at_ms}
+    with house.engine.begin() as tx:
+        tx.execute(insert(keys_used), [row | {"key": name} for name in names])
+
+
+def test_idempotency_keys_go_after_a_day_whatever_is_set(house: House) -> None:
+    """To the millisecond; all settings at "for ever" change nothing. The same key is free again then."""
+    _use_keys(house, 24, "a-day")
+    house.clock.now_ms += 1
+    _use_keys(house, 24, "a-day-and-nothing")
+    for_ever = {name: "0" for name, _ in retention.WALKS if name}
+    assert house.prune(True, **for_ever) == {"keys": 1}
+    assert house.prune(False, **for_ever) == {"keys": 1}
+    assert house.all(keys_used.c.key) == ["a-day-and-nothing"]
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_keys_go_in_pieces_that_lose_none(house: House, monkeypatch: pytest.MonkeyPatch, dry_run: bool) -> None:
+    """Many of the same moment, in pieces of three: each is counted once, dry or not."""
+    monkeypatch.setattr(retention, "ROWS_A_PIECE", 3)
+    _use_keys(house, 30, *(f"k{number}" for number in range(7)))
+    _use_keys(house, 29, *(f"m{number}" for number in range(2)))
+    assert house.prune(dry_run) == {"keys": 9}
+    assert len(house.all(keys_used.c.key)) == (9 if dry_run else 0)
 
 
 # --- what is gone is refused --------------------------------------------------------------------------

@@ -18,18 +18,21 @@ RESTING = set(State) - LIVE
 LISTED = {
     "created": {"sending": "submitting", "canceled_unsent": "canceled", "captured": "succeeded"},
     "submitting": {
+        "found_pending": "pending", "found_waiting": "requires_action",
         "nothing_sent": "not_sent", "lost": "unknown", "created": "pending", "pending": "pending",
         "requires_action": "requires_action", "try_failed": "requires_action", "authorized": "authorized",
         "received_part": "submitting", "failed": "failed", "canceled": "canceled", "expired": "expired",
         "captured": "succeeded",
     },
     "requires_action": {
+        "found_pending": "pending", "found_waiting": "requires_action",
         "lost": "unknown", "cancel_wanted": "canceling", "created": "requires_action", "pending": "pending",
         "requires_action": "requires_action", "try_failed": "requires_action", "authorized": "authorized",
         "received_part": "requires_action", "failed": "failed", "canceled": "canceled", "expired": "expired",
         "captured": "succeeded",
     },
     "pending": {
+        "found_pending": "pending", "found_waiting": "requires_action",
         "lost": "unknown", "cancel_wanted": "canceling", "created": "pending", "pending": "pending",
         "requires_action": "requires_action", "try_failed": "requires_action", "authorized": "authorized",
         "received_part": "pending", "failed": "failed", "canceled": "canceled", "expired": "expired",
@@ -41,6 +44,7 @@ LISTED = {
         "failed": "failed", "canceled": "canceled", "expired": "expired", "captured": "succeeded",
     },
     "unknown": {
+        "found_pending": "pending", "found_waiting": "requires_action",
         "not_known": "not_sent", "cancel_wanted": "canceling", "operator_succeeded": "succeeded",
         "operator_failed": "failed", "operator_canceled": "canceled", "operator_not_sent": "not_sent",
         "created": "pending", "pending": "pending", "requires_action": "requires_action",
@@ -48,7 +52,9 @@ LISTED = {
         "failed": "failed", "canceled": "canceled", "expired": "expired", "captured": "succeeded",
     },
     "canceling": {
-        "cancel_unclear": "canceling", "created": "canceling", "pending": "canceling",
+        "cancel_unclear": "canceling", "not_known": "not_sent", "operator_succeeded": "succeeded",
+        "operator_failed": "failed", "operator_canceled": "canceled", "operator_not_sent": "not_sent",
+        "created": "canceling", "pending": "canceling",
         "requires_action": "canceling", "authorized": "canceling", "received_part": "canceling",
         "failed": "failed", "canceled": "canceled", "expired": "expired", "captured": "succeeded",
     },
@@ -76,7 +82,7 @@ def test_only_money_and_another_definite_end_leave_a_resting_state() -> None:
 def test_nothing_but_evidence_or_a_person_leaves_unknown() -> None:
     """Age is not among what can happen: unknown is left by the provider's word, a wish to cancel, or an operator."""
     leaving = {what for (state, what), to in ATTEMPT.items() if state == State.UNKNOWN and to != state}
-    ours = {Step.NOT_KNOWN, Step.CANCEL_WANTED}
+    ours = {Step.NOT_KNOWN, Step.CANCEL_WANTED, Step.FOUND_PENDING, Step.FOUND_WAITING}  # but for the wish, its word
     operators = {step for step in Step if step.startswith("operator_")}
     assert leaving - ours - operators <= set(Kind)
     assert {Step.NOTHING_SENT, Step.LOST} & leaving == set()
