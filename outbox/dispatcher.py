@@ -108,13 +108,13 @@ class Dispatcher:
         """One round: claim a batch that is due now, run it to the end, settle it. Returns how many were claimed."""
         lane = self._lanes[topic]
         lane.hungry = True
-        count = await self._rounds.turn(lane, self._rounds.room(lane))
+        count = await self._rounds.turn(lane, claim_next=True)
         while lane.working and not lane.failed:
             await self._rounds.work(lane, claim_next=False)
         if lane.running:
             await asyncio.wait(lane.running)
         if lane.finished and not lane.failed:
-            await self._rounds.turn(lane, 0)
+            await self._rounds.turn(lane, claim_next=False)
         return count
 
     # --- the two loops ---------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class Dispatcher:
             if lane.working:
                 await self._rounds.work(lane, claim_next=len(lane.working) == lane.topic.policy.batch)
             elif lane.hungry:
-                await self._rounds.turn(lane, self._rounds.room(lane))
+                await self._rounds.turn(lane, claim_next=True)
             else:
                 await self._rest(lane)
             if lane.failed:
@@ -144,10 +144,9 @@ class Dispatcher:
 
     async def _run_acts(self, lane: Lane) -> None:
         while not self._stopping.is_set() or lane.running or lane.finished:
-            room = self._rounds.room(lane)
-            if lane.finished or (lane.hungry and room):
+            if lane.finished or (lane.hungry and self._rounds.room(lane)):
                 # While this is written, more acts finish: they are the next batch. No delay is needed to gather them.
-                await self._rounds.turn(lane, room)
+                await self._rounds.turn(lane, claim_next=True)
             else:
                 await self._rest(lane)
             if lane.failed:

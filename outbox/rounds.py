@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -18,7 +19,7 @@ from outbox.lane import Lane
 from outbox.message import Message, Outcome, Retry, Trial
 from outbox.ports import Database
 from outbox.queue import Queue, Settled
-from outbox.step import Step, Stepped, checked, instead
+from outbox.step import Step, Stepped, checked, instead, no_room
 from outbox.topic import Happened, What
 
 _RAISED: dict[str, What] = {"then": "then_raised", "load": "load_raised", "died": "died_raised"}
@@ -73,7 +74,7 @@ class Rounds:
     async def _write(self, lane: Lane, step: Step) -> Stepped:
         """One step, committed, and told of."""
         begun, begun_ms = perf_counter(), self._clock()
-        lane.settling = len(step.working) + len(step.finished)
+        lane.settling = len(step.working)
         try:
             stepped = await self._db.write(step.run, self._queue, self._clock, self._rng)
         finally:
@@ -90,13 +91,13 @@ class Rounds:
         if stepped.claim.died:
             ids = tuple(message.id for message in stepped.claim.died)
             self.tell("died", lane, len(ids), duration_ms, ids=ids, error="unsettled")
-        if step.finished and len(stepped.settled) < len(step.finished):
-            self.tell("stale", lane, len(step.finished) - len(stepped.settled))
+        if stepped.offered > len(stepped.settled):
+            self.tell("stale", lane, stepped.offered - len(stepped.settled))
         claimed = stepped.claim.messages
         if claimed:
             age_ms = max(0, self._clock() - claimed[0].due_at_ms)
             self.tell("claimed", lane, len(claimed), duration_ms, age_ms=age_ms)
-        if step.limit:
+        if stepped.limit:
             lane.hungry = lane.hungry or stepped.claim.more
             if lane.waiting and not stepped.claim.waiting:
                 lane.known_due_at_ms = None  # it was looked up without those that waited
@@ -105,45 +106,45 @@ class Rounds:
             self.hear(other)
         return stepped
 
-    async def turn(self, lane: Lane, room: int) -> int:
+    async def turn(self, lane: Lane, *, claim_next: bool) -> int:
         """
         Settles what is finished and claims what is next, as far as there is room and reason; acts begin, work is laid
         out in `lane.working`. Returns how many were claimed.
         """
-        finished, lane.finished = lane.finished, []
-        lane.hungry = lane.hungry or (lane.waiting and bool(finished))
-        limit = room if lane.hungry else 0
-        if limit:
+        lane.hungry = lane.hungry or (lane.waiting and bool(lane.finished))
+        claim_next = claim_next and lane.hungry and self.room(lane) > 0
+        if claim_next:
             self.hear(lane)  # this claim is the answer to it
             lane.hungry = False
+        room = partial(self.room, lane) if claim_next else no_room
         without: frozenset[str] = frozenset()
         stepped: Stepped | None = None
         while stepped is None:
-            step = Step(lane.topic, finished=finished, limit=limit, without=without)
+            step = Step(lane.topic, finished=lane.finished, room=room, without=without)
             try:
                 stepped = await self._write(lane, step)
             except Exception as error:  # noqa: BLE001 - sorted out below: a handler's, or the storage's
                 fault = step.fault
-                if isinstance(error, _REFUSED) and not fault.kind and finished:
-                    await self._settle_apart(lane, finished, error)
-                    finished = []
+                if isinstance(error, _REFUSED) and not fault.kind and lane.finished:
+                    await self._settle_apart(lane, error)
                     continue
                 if fault.of_storage(error):
                     # The acts are done and only the writing of it failed, so it is offered again until the lease is
                     # over. If it was written after all, the fence refuses the second time.
-                    self.tell("write_failed", lane, len(finished), error=error)
+                    self.tell("write_failed", lane, len(lane.finished), error=error)
                     now_ms = self._clock()
-                    lane.finished = [pair for pair in finished if lane.leased(pair[0], now_ms)] + lane.finished
+                    lane.finished = [pair for pair in lane.finished if lane.leased(pair[0], now_ms)]
                     lane.lose()
                     return 0
                 self.tell(_RAISED[fault.kind], lane, len(fault.ids), ids=tuple(fault.ids), error=error)
                 if fault.kind == "then":
-                    finished = [
+                    lane.finished = [
                         (message, instead(outcome, error) if message.id in fault.ids else outcome)
-                        for message, outcome in finished
+                        for message, outcome in lane.finished
                     ]
                 else:
                     without |= {fault.kind}
+        del lane.finished[: stepped.offered]
         claimed = stepped.claim.messages
         count = len(claimed)
         if not claimed:
@@ -160,15 +161,16 @@ class Rounds:
                 self._begin(lane, message, loaded.get(message.id))
         return count
 
-    async def _settle_apart(self, lane: Lane, finished: Sequence[tuple[Message, Outcome]], error: Exception) -> None:
+    async def _settle_apart(self, lane: Lane, error: Exception) -> None:
         """The tables refused a value of some outcome: each by itself, and the one that is refused again as a Retry."""
-        for message, outcome in finished:
+        for message, outcome in lane.finished[:]:
             for what in (outcome, Retry(type(error).__name__)):
                 try:
                     await self._write(lane, Step(lane.topic, finished=[(message, what)]))
                     break
                 except Exception as again:  # noqa: BLE001 - the second time it is left to its lease
                     self.tell("settle_raised", lane, 1, ids=(message.id,), error=again)
+            del lane.finished[0]
 
     async def give_back(self, lane: Lane, messages: Sequence[Message]) -> None:
         """What was claimed and not begun, when we are stopping."""
@@ -234,9 +236,10 @@ class Rounds:
         if claim_next:
             self.hear(lane)
             lane.hungry = False
+        room = partial(self.room, lane) if claim_next else no_room
         without: frozenset[str] = frozenset()
         while True:
-            step = Step(lane.topic, working, limit=self.room(lane) if claim_next else 0, without=without)
+            step = Step(lane.topic, working, room=room, without=without)
             try:
                 lane.working = (await self._write(lane, step)).claim.messages
                 return
@@ -260,7 +263,7 @@ class Rounds:
                 if len(working) == 1:
                     self.tell("work_raised", lane, 1, ids=(working[0].id,), error=error)
                     lane.finished = [(working[0], Retry(type(error).__name__))]
-                    await self.turn(lane, 0)
+                    await self.turn(lane, claim_next=False)
                     return
                 self.tell("batch_raised", lane, len(working), ids=ids, error=error)
                 break

@@ -46,29 +46,42 @@ class Fault:
 
 
 class Stepped(NamedTuple):
+    """What one transaction did. `offered`: how many of `finished`, from its front. `limit`: how many it might claim."""
+
     settled: list[Settled]
     claim: Claim
     loaded: Mapping[str, Any]
+    offered: int
+    limit: int
+
+
+def no_room() -> int:
+    """For a step that claims nothing."""
+    return 0
 
 
 @dataclass(slots=True)
 class Step:
     """
-    `working` is worked on here, `finished` was acted on before; both are settled. `limit`: how many to claim. `without`
-    names handlers (died, load) that have raised and are passed over this time.
+    `working` is worked on here, `finished` was acted on before; both are settled. `room`: how many may be claimed.
+    `without` names handlers (died, load) that have raised and are passed over this time.
+
+    The event loop may append to `finished` while we wait for the writer: what has come by then is settled too, and the
+    places it leaves are claimed. Under load, half of what a transaction can take comes only while it waits.
     """
 
     topic: Topic
     working: Sequence[Message] = ()
     finished: Sequence[tuple[Message, Outcome]] = ()
-    limit: int = 0
+    room: Callable[[], int] = no_room
     without: frozenset[str] = frozenset()
     fault: Fault = field(default_factory=Fault)
 
     def run(self, tx: Connection, queue: Queue, clock: Callable[[], int], rng: Random) -> Stepped:
         """In the writer's thread, perhaps several times: it changes nothing but `tx` and `fault`."""
         topic, policy, now_ms, fault = self.topic, self.topic.policy, clock(), self.fault
-        working, finished = self.working, self.finished
+        working, finished = self.working, self.finished[:]
+        offered = len(finished)
         if working and topic.work:
             with fault.of("work", working):
                 finished = list(zip(working, map(checked, topic.work(tx, working)), strict=True))
@@ -80,8 +93,9 @@ class Step:
             with fault.of("stale", (message for message in working if message.id in missing)):
                 raise Stale
         claim = Claim([], [], more=False)
-        if self.limit:
-            claim = queue.claim(tx, policy, now_ms, rng, self.limit, alone=topic.work is not None)
+        limit = self.room()
+        if limit:
+            claim = queue.claim(tx, policy, now_ms, rng, limit, alone=topic.work is not None)
         died = claim.died + [item.message for item in settled if item.what == "died"]
         if died and topic.died and "died" not in self.without:
             with fault.of("died", died):
@@ -90,7 +104,7 @@ class Step:
         if claim.messages and topic.load and "load" not in self.without:
             with fault.of("load", claim.messages):
                 loaded = topic.load(tx, claim.messages)
-        return Stepped(settled, claim, loaded)
+        return Stepped(settled, claim, loaded, offered, limit)
 
 
 def checked(outcome: Outcome) -> Outcome:

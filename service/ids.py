@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+_BY_BYTE = (_ALPHABET * 8).encode()
+"""A character for each value of a byte, each for eight of them: random bytes become random characters at once."""
 
 Clock = Callable[[], int]
 """Milliseconds since 1970, UTC."""
@@ -21,20 +23,20 @@ def now_ms() -> int:
 
 class _Randomness:
     """
-    80 random bits at a time, fetched from the system in pages. A system call for each id lets go of the interpreter's
-    lock, and under load getting it back from the writer's thread costs a hundred times the id.
+    16 random characters (80 bits) at a time, fetched from the system in pages. A system call for each id lets go of the
+    interpreter's lock, and under load getting it back from the writer's thread costs a hundred times the id.
     """
 
     def __init__(self) -> None:
-        self._page, self._at = b"", 0
+        self._page, self._at = "", 0
         self._lock = threading.Lock()
 
-    def __call__(self) -> int:
+    def __call__(self) -> str:
         with self._lock:  # the event loop and the writer's thread both make ids
             if self._at >= len(self._page):
-                self._page, self._at = os.urandom(10 * 256), 0
-            begin, self._at = self._at, self._at + 10
-            return int.from_bytes(self._page[begin : begin + 10])
+                self._page, self._at = os.urandom(16 * 256).translate(_BY_BYTE).decode(), 0
+            begin, self._at = self._at, self._at + 16
+            return self._page[begin : begin + 16]
 
 
 class Ids:
@@ -42,8 +44,20 @@ class Ids:
 
     def __init__(self, clock: Clock = now_ms, random_80_bits: Callable[[], int] | None = None) -> None:
         self._clock = clock
-        self._random = random_80_bits or _Randomness()
+        self._random: Callable[[], str] = _Randomness()
+        if random_80_bits is not None:
+            self._random = lambda: _written(random_80_bits(), 16)
+        self._moment = -1, ""
 
     def __call__(self, prefix: str) -> str:
-        number = (self._clock() << 80 | self._random()) & (1 << 130) - 1
-        return f"{prefix}_" + "".join(_PAIRS[number >> shift & 1023] for shift in range(120, -1, -10))
+        at_ms, moment = self._moment
+        now_ms = self._clock()
+        if now_ms != at_ms:
+            moment = _written(now_ms, 10)
+            self._moment = now_ms, moment
+        return f"{prefix}_{moment}{self._random()}"
+
+
+def _written(number: int, characters: int) -> str:
+    """A number in base 32, its lowest bits where it has too many."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in range(5 * characters - 10, -1, -10)])

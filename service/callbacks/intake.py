@@ -11,6 +11,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy import Connection
+
 from outbox.queue import Queue
 from service.callbacks import quarantine
 from service.callbacks.process import TEST_ON_LIVE
@@ -46,6 +48,7 @@ class Intake:
         self._accepted = accepted
         self._allowances: dict[str, quarantine.Allowance] = {}
         self._waiting: list[tuple[Arrival, asyncio.Future[Kept]]] = []
+        self._together = 0  # how many of them, from the front, the piece of work under way keeps
         self._keeping: asyncio.Task[None] | None = None
 
     async def receive(self, account: Entry, incoming: Incoming) -> Kept | NotVerified:
@@ -81,8 +84,8 @@ class Intake:
 
     def _keep(self, arrival: Arrival) -> asyncio.Future[Kept]:
         """
-        Hand it to the one task that keeps: whatever comes while a commit is under way goes together into the next
-        one. A sender that goes away abandons the waiting, not the keeping.
+        Hand it to the one task that keeps: whatever has come by the time the writer gets to it goes together into one
+        commit. A sender that goes away abandons the waiting, not the keeping.
         """
         if len(self._waiting) >= WAITING_MAX:
             raise Busy("Too many callbacks wait to be kept; send it again.")
@@ -95,8 +98,7 @@ class Intake:
     async def _keep_all(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:TOGETHER_MAX], self._waiting[TOGETHER_MAX:]
-                await self._keep_batch(batch)
+                await self._keep_some()
         finally:
             self._keeping = None
             for _, future in self._waiting:
@@ -104,24 +106,36 @@ class Intake:
                     future.set_exception(Busy("The service is ending; send it again."))
             self._waiting = []
 
-    async def _keep_batch(self, batch: list[tuple[Arrival, asyncio.Future[Kept]]]) -> None:
+    async def _keep_some(self, most: int = TOGETHER_MAX) -> None:
+        self._together = min(most, len(self._waiting))
+        kept: list[Kept] | Exception
         try:
-            kept = await self._db.write(take, self._queue, [arrival for arrival, _ in batch], lane="intake")
+            kept = await self._db.write(self._take, most, lane="intake")
         except Exception as error:  # noqa: BLE001 - whatever it is, the senders hear it
-            if len(batch) > 1 and not isinstance(error, StorageError):
+            if self._together > 1 and not isinstance(error, StorageError):
                 # One of them cannot be kept: it must not cost the others anything.
-                for one in batch:
-                    await self._keep_batch([one])
+                for _ in range(self._together):
+                    await self._keep_some(1)
                 return
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
-            return
-        for (_, future), one_kept in zip(batch, kept, strict=True):
-            if not future.done():
-                future.set_result(one_kept)
-        for queue in {arrival.queue for arrival, _ in batch}:
-            self._accepted(queue)
+            kept = error
+        batch = self._waiting[: self._together]
+        del self._waiting[: self._together]
+        for at, (_, future) in enumerate(batch):
+            if future.done():
+                continue
+            if isinstance(kept, Exception):
+                future.set_exception(kept)
+            else:
+                future.set_result(kept[at])
+        if not isinstance(kept, Exception):
+            for queue in {arrival.queue for arrival, _ in batch}:
+                self._accepted(queue)
+
+    def _take(self, tx: Connection, most: int) -> list[Kept]:
+        """In the writer's thread, perhaps several times, while the event loop appends to what waits."""
+        arrivals = [arrival for arrival, _ in self._waiting[:most]]
+        self._together = len(arrivals)
+        return take(tx, self._queue, arrivals)
 
     def check(self, account: Entry, incoming: Incoming, at_ms: int, received_at_ms: int) -> Arrival | NotVerified:
         """Verify as of `at_ms`, and make of it what will be kept."""

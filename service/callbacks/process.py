@@ -8,15 +8,15 @@ cannot be understood is parked, what comes too early waits, and both are answers
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, text, update
 
 from outbox.message import Message, Promise
-from outbox.prepared import Prepared
+from outbox.prepared import Lookup, Prepared
 from outbox.queue import Queue
 from service.attention import open_attention
 from service.callbacks.tables import callbacks, waits
@@ -53,10 +53,12 @@ class Report:
     attention: list[str] = field(default_factory=list)  # reasons, beside those that a payment's move carries
 
 
-_CALLBACKS = select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expanding=True)))
-_ANYBODY_WAITS = select(waits.c.callback_id).limit(1)
-_ACCOUNTS = select(accounts.c.id, accounts.c.provider, accounts.c.merchant_id, accounts.c.live).where(
-    accounts.c.id.in_(bindparam("wanted", expanding=True))
+_CALLBACKS = Lookup(select(callbacks).where(callbacks.c.id.in_(bindparam("wanted", expanding=True))))
+_ANYBODY_WAITS = Prepared(text(f"SELECT 1 FROM {waits.name} LIMIT 1"))  # noqa: S608 - a name of ours
+_ACCOUNTS = Lookup(
+    select(accounts.c.id, accounts.c.provider, accounts.c.merchant_id, accounts.c.live).where(
+        accounts.c.id.in_(bindparam("wanted", expanding=True))
+    )
 )
 _FINISH = Prepared(
     update(callbacks)
@@ -97,12 +99,11 @@ class Processor:
     def process(self, tx: Connection, callback_ids: Sequence[str]) -> Report:
         """Work on these callbacks, each at most once: one that is not `received` any more is left alone."""
         now_ms = self._clock()
-        found = tx.execute(_CALLBACKS, {"wanted": list(callback_ids)}).mappings()
-        rows = {row["id"]: dict(row) for row in found}
+        rows = {row["id"]: row for row in _CALLBACKS(tx, callback_ids)}
         todo = [rows[id_] for id_ in callback_ids if id_ in rows and rows[id_]["status"] == "received"]
         if not todo:
             return Report()
-        owners = {row.id: row for row in tx.execute(_ACCOUNTS, {"wanted": sorted({row["account_id"] for row in todo})})}
+        owners = _owners(tx, [row["account_id"] for row in todo])
         meanings = [self._translate(row) for row in todo]
         book = self.book(tx, now_ms)
         book.load(name for meaning in meanings for name in _names(meaning, self._ours))
@@ -110,8 +111,7 @@ class Processor:
         finishes: list[dict[str, Any]] = []
         promises: list[Promise] = []
         for row, meaning in zip(todo, meanings, strict=True):
-            owner = owners[row["account_id"]]
-            done = self._work_on(tx, book, row, meaning, owner, promises, report, now_ms)
+            done = self._work_on(tx, book, row, meaning, owners[row["account_id"]], promises, report, now_ms)
             finishes.append(done)
             report.finished.append((row["id"], row["provider"], row["kind"], done["status"], done["reason"] or ""))
         book.flush()
@@ -126,10 +126,9 @@ class Processor:
     def hear_answer(self, tx: Connection, account_id: str, told: Told, callback_id: str) -> Report:
         """The provider's answer to our question, heard exactly like a callback."""
         now_ms = self._clock()
-        owner = tx.execute(_ACCOUNTS, {"wanted": [account_id]}).one()
+        account = _owners(tx, [account_id])[account_id]
         report = Report()
         book = self.book(tx, now_ms)
-        account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
         heard = book.hear(account, told, callback_id)
         book.flush()
         match heard:
@@ -138,9 +137,9 @@ class Processor:
                 tx.execute(update(callbacks).where(callbacks.c.id == callback_id).values(payment_id=payment_id))
             case Waits(references):
                 # Evidence about a payment that is not known yet: the callback waits for it, and then asks again.
-                row = tx.execute(_CALLBACKS, {"wanted": [callback_id]}).mappings().one()
+                (row,) = _CALLBACKS(tx, [callback_id])
                 promises: list[Promise] = []
-                _FINISH(tx, [self._defer(tx, dict(row), references, promises, now_ms)])
+                _FINISH(tx, [self._defer(tx, row, references, promises, now_ms)])
                 self._queue.enqueue(tx, promises, now_ms)
             case Lacks(reason):
                 _FINISH(tx, [_finish(callback_id, "parked", now_ms, reason)])
@@ -159,13 +158,13 @@ class Processor:
         book: Book,
         row: Mapping[str, Any],
         meaning: Meaning,
-        owner: Any,
+        account: Account,
         promises: list[Promise],
         report: Report,
         now_ms: int,
     ) -> dict[str, Any]:
         id_ = row["id"]
-        if owner.live and _is_test(row):
+        if account.live and _is_test(row):
             # Said here, and not only at the door: running it again must not make money of it either.
             return _finish(id_, "parked", now_ms, TEST_ON_LIVE)
         told: Told | None = None
@@ -178,10 +177,9 @@ class Processor:
                 return _finish(id_, "parked", now_ms, reason)
             case Told() | Ask():
                 told = meaning.told if isinstance(meaning, Ask) else meaning
-        if owner.merchant_id is None:
+        if account.merchant_id == NO_MERCHANT:
             return self._defer(tx, row, (NO_MERCHANT,), promises, now_ms)
         payment_id: str | None = None
-        account = Account(owner.id, owner.provider, owner.merchant_id, owner.live)
         if told is not None:
             heard = book.hear(account, told, id_)
             match heard:
@@ -216,13 +214,11 @@ class Processor:
         tx: Connection,
         todo: Sequence[Mapping[str, Any]],
         finishes: Sequence[Mapping[str, Any]],
-        owners: Mapping[str, Any],
+        owners: Mapping[str, Account],
         now_ms: int,
     ) -> None:
         """`provider.event` for the merchants that asked for it; told once, when the callback comes to rest."""
-        merchants = {owner.merchant_id for owner in owners.values() if owner.merchant_id}
-        if not merchants:
-            return
+        merchants = {owner.merchant_id for owner in owners.values()} - {NO_MERCHANT}
         wanted = wanted_on_request(tx, merchants, "provider.event")
         if not wanted:
             return
@@ -265,6 +261,14 @@ class Processor:
                 .values(status="dead", reason="retries_spent", finished_at_ms=now_ms)
             )
             open_attention(tx, self._ids, message.subject, "callback_dead", message.topic, now_ms)
+
+
+def _owners(tx: Connection, account_ids: Iterable[str]) -> dict[str, Account]:
+    rows = _ACCOUNTS(tx, sorted(set(account_ids)))
+    return {
+        row["id"]: Account(row["id"], row["provider"], row["merchant_id"] or NO_MERCHANT, bool(row["live"]))
+        for row in rows
+    }
 
 
 def _is_test(row: Mapping[str, Any]) -> bool:
@@ -323,7 +327,7 @@ def revive(tx: Connection, queue: Queue, known: Sequence[tuple[str, str]], now_m
 
     Called by whatever creates the missing object: a payment, later our own attempt, or the first merchant.
     """
-    if not known or tx.execute(_ANYBODY_WAITS).first() is None:
+    if not known or not _ANYBODY_WAITS.rows(tx, {}):
         return 0
     pairs = set(known)
     found = tx.execute(select(waits).where(waits.c.reference.in_(sorted({name for _, name in pairs})))).all()

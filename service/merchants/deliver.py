@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from outbox.message import Done, Drop, Message, Outcome
+from outbox.prepared import Lookup
 from outbox.queue import Queue
 from outbox.webhook import GONE, Sender, Webhook
 from service.callbacks.process import Report
@@ -21,8 +22,8 @@ from service.merchants.tables import endpoints, events
 from service.metrics import Metrics
 from service.seal import Seal
 
-_EVENTS = select(events.c.id, events.c.body).where(events.c.id.in_(bindparam("wanted", expanding=True)))
-_ENDPOINTS = select(endpoints).where(endpoints.c.id.in_(bindparam("wanted", expanding=True)))
+_EVENTS = Lookup(select(events.c.id, events.c.body).where(events.c.id.in_(bindparam("wanted", expanding=True))))
+_ENDPOINTS = Lookup(select(endpoints).where(endpoints.c.id.in_(bindparam("wanted", expanding=True))))
 
 
 class Deliverer:
@@ -47,24 +48,24 @@ class Deliverer:
         Body, address and secrets of each, read in the claim's transaction, and whether the endpoint was warned of. What
         is owed to a disabled endpoint is held, so it is never claimed.
         """
-        bodies = {row.id: row.body for row in tx.execute(_EVENTS, {"wanted": sorted({m.subject for m in messages})})}
+        bodies = {row["id"]: row["body"] for row in _EVENTS(tx, sorted({message.subject for message in messages}))}
         wanted = sorted({message.destination for message in messages})
-        rows = {row.id: row for row in tx.execute(_ENDPOINTS, {"wanted": wanted})}
+        rows = {row["id"]: row for row in _ENDPOINTS(tx, wanted)}
         secrets = live_secrets(tx, wanted, self._seal, self._clock())
         loaded: dict[str, tuple[Webhook, bool]] = {}
         for message in messages:
             row = rows[message.destination]
-            live = secrets[row.id]
+            live = secrets[row["id"]]
             webhook = Webhook(
-                url=row.url,
+                url=row["url"],
                 event_id=message.subject,
                 body=bodies[message.subject],
                 secrets=live.live,
                 plain_secret=live.plain,
                 plain_header=self._header,
-                delays_ms=delays_ms(row.schedule),
+                delays_ms=delays_ms(row["schedule"]),
             )
-            loaded[message.id] = webhook, row.warnings > 0
+            loaded[message.id] = webhook, row["warnings"] > 0
         return loaded
 
     async def act(self, message: Message, loaded: Any) -> Outcome:

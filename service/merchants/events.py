@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, bindparam, insert, select
 
 from outbox.message import Promise
-from outbox.prepared import Prepared
+from outbox.prepared import Lookup, Prepared
 from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.tables import endpoints, events
@@ -62,7 +63,12 @@ def rfc3339(at_ms: int | None) -> str | None:
     """Milliseconds UTC as RFC 3339 with milliseconds and Z."""
     if at_ms is None:
         return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{at_ms % 1000:03d}Z"
+    return f"{_second(at_ms // 1000)}.{at_ms % 1000:03d}Z"
+
+
+@lru_cache(1024)  # one event names about four times, mostly of this second
+def _second(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +96,10 @@ def delivery_id(event_id: str, endpoint_id: str, number: int = 0) -> str:
 
 
 _INSERT = Prepared(insert(events), [column.name for column in events.c if column.name != "position"])
-_ENDPOINTS = select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events).where(
-    endpoints.c.merchant_id.in_(bindparam("merchants", expanding=True))
+_ENDPOINTS = Lookup(
+    select(endpoints.c.id, endpoints.c.merchant_id, endpoints.c.events).where(
+        endpoints.c.merchant_id.in_(bindparam("wanted", expanding=True))
+    )
 )
 
 
@@ -101,8 +109,8 @@ def tell(tx: Connection, queue: Queue, news: Sequence[News], ids: Ids, now_ms: i
         return []
     listening: dict[str, list[tuple[str, str]]] = {}
     merchants = sorted({item.merchant_id for item in news})
-    for row in tx.execute(_ENDPOINTS, {"merchants": merchants}):
-        listening.setdefault(row.merchant_id, []).append((row.id, row.events))
+    for row in _ENDPOINTS(tx, merchants):
+        listening.setdefault(row["merchant_id"], []).append((row["id"], row["events"]))
     rows = [_row(item, ids("evt"), now_ms) for item in news]
     _INSERT(tx, rows)
     promises: list[Promise] = []
@@ -138,5 +146,5 @@ def _row(item: News, id_: str, now_ms: int) -> dict[str, Any]:
 
 def wanted_on_request(tx: Connection, merchants: Iterable[str], type_: str) -> set[str]:
     """The merchants that have an endpoint which asked for a type by name."""
-    rows = tx.execute(_ENDPOINTS, {"merchants": sorted(merchants)})
-    return {row.merchant_id for row in rows if type_ in row.events.split(",")}
+    rows = _ENDPOINTS(tx, sorted(merchants))
+    return {row["merchant_id"] for row in rows if type_ in row["events"].split(",")}

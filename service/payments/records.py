@@ -7,13 +7,24 @@ together. What the rows should say is decided elsewhere (`book.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
-from outbox.prepared import Prepared
+from outbox.prepared import Lookup, Prepared
 from service.payments.facts import Fact, Kind, Reason, Source, join
 from service.payments.rules import Attempt, Decision, Payment, Problem, decide_attempt
 from service.payments.states import State, Step
@@ -102,13 +113,12 @@ class PaymentRecord:
         )
 
 
-def _in(table: Any, column: Any) -> Any:
+def _in(table: Table, column: ColumnElement[Any]) -> Select[Any]:
     return select(table).where(column.in_(bindparam("wanted", expanding=True)))
 
 
-# Whole, with their order: a statement that is changed for each call is taken apart anew each time to be recognised.
-_ALIASES = _in(aliases, aliases.c.reference)
-_SIBLINGS = (
+_ALIASES = Lookup(_in(aliases, aliases.c.reference))
+_SIBLINGS = Lookup(
     select(attempts)
     .where(
         attempts.c.payment_id.in_(
@@ -117,10 +127,10 @@ _SIBLINGS = (
     )
     .order_by(attempts.c.id)
 )
-_PAYMENTS = _in(payments, payments.c.id)
-_ATTEMPTS_OF = _in(attempts, attempts.c.payment_id).order_by(attempts.c.id)
-_FACTS = _in(facts, facts.c.attempt_id)
-_DECISIONS = _in(decisions, decisions.c.attempt_id)
+_PAYMENTS = Lookup(_in(payments, payments.c.id))
+_ATTEMPTS_OF = Lookup(_in(attempts, attempts.c.payment_id).order_by(attempts.c.id))
+_FACTS = Lookup(_in(facts, facts.c.attempt_id))
+_DECISIONS = Lookup(_in(decisions, decisions.c.attempt_id))
 _CHANGES = (
     "status", "exceptions", "amount_minor", "currency", "captured_minor", "refunded_minor", "fee_minor", "method",
     "reference", "provider_reference", "metadata", "failure_reason", "updated_at_ms", "paid_at_ms", "sequence",
@@ -177,36 +187,30 @@ class Records:
         if not wanted:
             return
         self._looked_up.update(wanted)
-        found = self._tx.execute(_ALIASES, {"wanted": wanted}).all()
-        self.names.update({(row.account_id, row.reference): row.attempt_id for row in found})
-        unseen = sorted({row.attempt_id for row in found} - self.attempts.keys())
-        if unseen:
-            self._load_attempts(unseen)
+        found = _ALIASES(self._tx, wanted)
+        self.names.update({(row["account_id"], row["reference"]): row["attempt_id"] for row in found})
+        unseen = sorted({row["attempt_id"] for row in found} - self.attempts.keys())
+        self._take_in(_SIBLINGS(self._tx, unseen))
 
     def load_payments(self, ids: Sequence[str]) -> None:
         """Fetch these payments with everything of theirs."""
-        wanted = sorted(set(ids) - self.payments.keys())
-        if wanted:
-            self._take_in(self._tx.execute(_ATTEMPTS_OF, {"wanted": wanted}).mappings().all())
+        self._take_in(_ATTEMPTS_OF(self._tx, sorted(set(ids) - self.payments.keys())))
 
-    def _load_attempts(self, ids: Sequence[str]) -> None:
-        self._take_in(self._tx.execute(_SIBLINGS, {"wanted": ids}).mappings().all())
-
-    def _take_in(self, rows: Sequence[Any]) -> None:
-        fresh = [AttemptRecord(dict(row)) for row in rows if row["id"] not in self.attempts]
+    def _take_in(self, rows: Sequence[dict[str, Any]]) -> None:
+        fresh = [AttemptRecord(row) for row in rows if row["id"] not in self.attempts]
         wanted = sorted({attempt.row["payment_id"] for attempt in fresh} - self.payments.keys())
-        for row in self._tx.execute(_PAYMENTS, {"wanted": wanted}).mappings():
-            self.payments[row["id"]] = PaymentRecord(dict(row), [])
+        for row in _PAYMENTS(self._tx, wanted):
+            self.payments[row["id"]] = PaymentRecord(row, [])
         for attempt in fresh:
             self.attempts[attempt.row["id"]] = attempt
             self.payment_of(attempt).attempts.append(attempt)
         mine = [attempt.row["id"] for attempt in fresh]
-        for said in self._tx.execute(_FACTS, {"wanted": mine}):
-            kept = FactRecord(_fact(said), said.callback_id, said.told_at_ms, said.seen_count, new=False)
-            self.attempts[said.attempt_id].facts[said.kind, said.movement] = kept
+        for said in _FACTS(self._tx, mine):
+            kept = FactRecord(_fact(said), said["callback_id"], said["told_at_ms"], said["seen_count"], new=False)
+            self.attempts[said["attempt_id"]].facts[said["kind"], said["movement"]] = kept
         ours = [attempt.row["id"] for attempt in fresh if attempt.row["reference"] is not None]
-        for made in self._tx.execute(_DECISIONS, {"wanted": ours}) if ours else ():
-            self.attempts[made.attempt_id].decisions.append(Decision(Step(made.step), made.at_ms))
+        for made in _DECISIONS(self._tx, ours):
+            self.attempts[made["attempt_id"]].decisions.append(Decision(Step(made["step"]), made["at_ms"]))
 
     def name(self, account_id: str, name: str, attempt: AttemptRecord) -> None:
         """From now on the attempt goes by this name, unless somebody goes by it already."""
@@ -216,7 +220,7 @@ class Records:
     def begin(self, payment: dict[str, Any], attempt: dict[str, Any]) -> AttemptRecord:
         """A new payment with its first attempt: what is not given has the value of a payment nothing is known of."""
         blank = {"amount_minor": 0, "currency": "XXX", "updated_at_ms": payment["created_at_ms"]}
-        row: dict[str, Any] = dict.fromkeys(payments.c.keys()) | _BLANK_PAYMENT | blank | payment
+        row: dict[str, Any] = _BLANK_PAYMENT | blank | payment
         self.payments[row["id"]] = PaymentRecord(row, [], new=True)
         return self.another(self.payments[row["id"]], attempt, payment["created_at_ms"])
 
@@ -231,7 +235,7 @@ class Records:
             "updated_at_ms": now_ms,
             "otp_tries": 0,
         }
-        begun = AttemptRecord(dict.fromkeys(attempts.c.keys()) | blank | attempt, new=True)
+        begun = AttemptRecord(_BLANK_ATTEMPT | blank | attempt, new=True)
         payment.attempts.append(begun)
         self.attempts[begun.row["id"]] = begun
         return begun
@@ -323,7 +327,7 @@ class Records:
             _UPDATE_FACT(self._tx, joined)
 
 
-_BLANK_PAYMENT = {
+_BLANK_PAYMENT: dict[str, Any] = dict.fromkeys(payments.c.keys()) | {
     "origin": "external",
     "status": "pending",
     "exceptions": "",
@@ -333,20 +337,21 @@ _BLANK_PAYMENT = {
     "version": 1,
     "sequence": 0,
 }
+_BLANK_ATTEMPT: dict[str, Any] = dict.fromkeys(attempts.c.keys())
 
 
-def _fact(row: Any) -> Fact:
+def _fact(row: Mapping[str, Any]) -> Fact:
     return Fact(
-        kind=Kind(row.kind),
-        movement=row.movement,
-        at_ms=row.at_ms,
-        amount_minor=row.amount_minor,
-        asked_minor=row.asked_minor,
-        currency=row.currency,
-        fee_minor=row.fee_minor,
-        method=row.method,
-        reason=Reason(row.reason) if row.reason else None,
-        source=Source(row.source),
+        kind=Kind(row["kind"]),
+        movement=row["movement"],
+        at_ms=row["at_ms"],
+        amount_minor=row["amount_minor"],
+        asked_minor=row["asked_minor"],
+        currency=row["currency"],
+        fee_minor=row["fee_minor"],
+        method=row["method"],
+        reason=Reason(row["reason"]) if row["reason"] else None,
+        source=Source(row["source"]),
     )
 
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, select
 
 from outbox.message import Promise
+from outbox.prepared import Lookup
 from outbox.queue import Queue
 from service.attention import close_attention, open_attention
 from service.errors import NotFound, Refusal
@@ -39,6 +40,16 @@ OF_ONE_PAYMENT_MAX: Final = LISTED_MAX
 POLICY_ACTOR: Final = "policy"
 
 Duplicates = Literal["auto", "ask"]
+
+_TOLD_OF_REFUNDS = Lookup(
+    select(attempts.c.payment_id)
+    .distinct()
+    .join(facts, facts.c.attempt_id == attempts.c.id)
+    .where(
+        attempts.c.payment_id.in_(bindparam("wanted", expanding=True)),
+        facts.c.kind.in_(bindparam("kinds", sorted(REFUND_KINDS), expanding=True, literal_execute=True)),
+    )
+)
 
 
 # --- what can go back ---------------------------------------------------------------------------------
@@ -184,14 +195,8 @@ class Refunds:
         if not paid:
             return []
         ids = [change.row["id"] for change in paid]
-        query = (
-            select(attempts.c.payment_id)
-            .distinct()
-            .join(facts, facts.c.attempt_id == attempts.c.id)
-            .where(attempts.c.payment_id.in_(ids), facts.c.kind.in_(sorted(REFUND_KINDS)))
-        )
         news: list[News] = []
-        for payment_id in sorted(tx.execute(query).scalars()):
+        for payment_id in sorted(row["payment_id"] for row in _TOLD_OF_REFUNDS(tx, ids)):
             news += follow_facts(tx, payment_id, context.ids, context.now_ms)
         for change in paid:
             came_twice = Problem.DUPLICATE in change.after.problems

@@ -42,7 +42,8 @@ class Database:
         self.engine = open_engine(path)
         self.fail_before: list[Exception] = []
         self.fail_after: list[Exception] = []
-        self.gate: asyncio.Event | None = None
+        self.gate: asyncio.Event | None = None  # before a write runs
+        self.gate_after: asyncio.Event | None = None  # it is committed, and the caller does not know yet
         self.writes = 0
 
     async def write(
@@ -57,6 +58,8 @@ class Database:
             result = work(tx, *args)
         self.writes += 1
         await asyncio.sleep(0)
+        if self.gate_after is not None:
+            await self.gate_after.wait()
         if self.fail_after:
             raise self.fail_after.pop(0)
         return result

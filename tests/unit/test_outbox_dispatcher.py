@@ -384,6 +384,39 @@ def test_caps_in_flight(house: House) -> None:
     assert most["all"] <= 8
 
 
+def test_what_ends_while_a_step_waits_for_the_writer_is_settled_by_it(house: House) -> None:
+    """And the places that it leaves are claimed in the same transaction: nothing waits for another turn."""
+    house.promise(*(f"m{number}" for number in range(8)), to="")
+    gates = {f"m{number}": asyncio.Event() for number in range(8)}
+
+    async def act(message: Message, loaded: Any) -> Outcome:
+        await gates[message.id].wait()
+        return Done()
+
+    async def run() -> None:
+        dispatcher = house.dispatcher(Topic(policy(in_flight=4), act=act))
+        dispatcher.start()
+        await until(lambda: dispatcher.in_flight == {"jobs": 4})
+        first = [id_ for id_, row in ((id_, house.row(id_)) for id_ in gates) if row.claim]
+        house.db.gate = asyncio.Event()
+        gates[first[0]].set()
+        await asyncio.sleep(0.01)  # its step waits for the writer now
+        for id_ in first[1:]:
+            gates[id_].set()
+        await asyncio.sleep(0.01)
+        writes, gate, house.db.gate = house.db.writes, house.db.gate, None
+        gate.set()
+        await until(lambda: all(house.row(id_).claim for id_ in gates))
+        assert [house.states()[id_] for id_ in first] == ["done"] * 4
+        assert house.db.writes == writes + 1
+        for one in gates.values():
+            one.set()
+        await until(lambda: set(house.states().values()) == {"done"})
+        await dispatcher.stop(1_000)
+
+    asyncio.run(run())
+
+
 def test_a_value_that_no_table_takes_is_the_fault_of_its_own_message(house: House) -> None:
     """Settled in one transaction with the others': theirs is written, and the odd one is tried again."""
     house.promise("odd", "a", "b")
@@ -575,18 +608,18 @@ def test_stop_lets_what_is_in_flight_finish(house: House) -> None:
 
 @pytest.mark.parametrize("kind", ["work", "act"])
 def test_stop_gives_back_what_was_claimed_and_not_begun(house: House, kind: str) -> None:
-    """The claim was being written when the stop came: due at once for the next process, the try uncounted."""
+    """The claim had just been written when the stop came: due at once for the next process, the try uncounted."""
     house.promise("a", "b")
     topic = Topic(policy(), work=working()) if kind == "work" else Topic(policy(), act=acting())
 
     async def run() -> None:
         dispatcher = house.dispatcher(topic)
-        house.db.gate = asyncio.Event()
+        house.db.gate_after = asyncio.Event()
         dispatcher.start()
         await asyncio.sleep(0.01)
         stopping = asyncio.create_task(dispatcher.stop(1_000))
         await asyncio.sleep(0.01)
-        house.db.gate.set()
+        house.db.gate_after.set()
         await stopping
 
     asyncio.run(run())

@@ -84,7 +84,7 @@ class House:
         """
         lane, before = dispatcher._lanes["webhook"], len(self.begun)
         lane.hungry = True
-        await dispatcher._rounds.turn(lane, dispatcher._rounds.room(lane))
+        await dispatcher._rounds.turn(lane, claim_next=True)
         for _ in range(20):
             await asyncio.sleep(0)
         self.clock.advance(1)
