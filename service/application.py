@@ -132,8 +132,9 @@ class Application:
         # Refunds first: an order asks whether the money went back by us.
         followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates)
         self.processor = Processor(
-            self.queue, self.ids, self.clock, ours(self.installation), followers, self.settings.providers
-        )
+            self.queue, self.ids, self.clock, ours(self.installation), followers, self.settings.providers,
+            frozenset(self.settings.ask_first),
+        )  # fmt: skip
         self.circuits = Circuits(self.clock)
         self.routes = Routes(self.accounts, self.calls, self.circuits.opened)
         self.client = Client(self.metrics.called)

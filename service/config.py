@@ -50,6 +50,9 @@ FILE_BYTES_MAX = 256 * 1024
 # --- the description --------------------------------------------------------------------------------
 
 
+ASKABLE = tuple(name for name, provider in PROVIDERS.items() if provider.question is None)
+"""Providers whose callbacks are believed; those of the others have always been hints."""
+
 _ALL_PLAIN = (
     Field("mode", one_of("development", "staging", "production"), "development",
           "development, staging (production's rules with the providers' sandbox keys) or production"),
@@ -80,6 +83,9 @@ _ALL_PLAIN = (
     Field("keep_callbacks_days", days, "0", "how many days the rows of such callbacks are kept; without its row a late "
           "copy of a callback is worked on again, which changes nothing but counts as new"),
     Field("keep_quarantine_days", days, "90", "how many days callbacks that failed verification are kept"),
+    Field("ask_first", one_of(*ASKABLE), "",
+          "providers of which a signed callback about money that came in is only a hint: nothing counts as paid until "
+          "the provider has answered a question of ours", many=True),
     Field("duplicates", one_of("ask", "auto"), "ask",
           "what becomes of money that came twice: `ask` puts it before a person, `auto` gives the younger back"),
     Field("log_level", one_of("debug", "info", "warning", "error"), "info", "the least that is logged"),
@@ -160,6 +166,7 @@ class Settings:
     keep_callback_bodies_days: int
     keep_callbacks_days: int
     keep_quarantine_days: int
+    ask_first: tuple[str, ...]
     duplicates: Literal["ask", "auto"]
     monetbil_allow_unsigned: bool
     base_urls: Mapping[str, str]

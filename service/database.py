@@ -11,12 +11,12 @@ import asyncio
 import inspect
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, Engine
 
 from service.sqlite.connections import Deadline, create_file, open_readers
 from service.sqlite.lanes import Lane, Piece
@@ -72,12 +72,13 @@ def path_of(url: str) -> Path:
 class Database:
     """One open database. Made by `open`; all methods belong to an event loop, the attributes to anybody."""
 
-    def __init__(self, writer: Writer, readers: AsyncEngine, path: Path, limits: Limits) -> None:
+    def __init__(self, writer: Writer, readers: Engine, path: Path, limits: Limits) -> None:
         self.path = path
         self._writer = writer
         self._readers = readers
         self._limits = limits
         self._seats = asyncio.Semaphore(limits.readers)
+        self._threads = ThreadPoolExecutor(limits.readers, "caisse-reader")
         self._reading: dict[asyncio.Task[Any], Deadline] = {}
         self._closing = False
 
@@ -154,9 +155,7 @@ class Database:
         except TimeoutError:
             raise ReadTimeout from None
         try:
-            async with self._readers.connect() as connection:
-                (await connection.get_raw_connection()).info["deadline"][0] = deadline
-                return await connection.run_sync(query, *args)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._ask, deadline, query, args)
         except Exception as error:
             if code_of(error) == sqlite3.SQLITE_READONLY:
                 raise  # Not the file: `query_only` says so when a query tries to write.
@@ -171,6 +170,15 @@ class Database:
                     raise
         finally:
             self._seats.release()
+
+    def _ask(self, deadline: Deadline, query: Callable[..., T], args: tuple[Any, ...]) -> T:
+        """The whole of a read in one go: each change of threads would cost more than most queries."""
+        with self._readers.connect() as connection:
+            connection.info["deadline"][0] = deadline
+            try:
+                return query(connection, *args)
+            except StopIteration as error:  # A future refuses these, and its caller would wait for ever.
+                raise RuntimeError("The query raised StopIteration.") from error
 
     async def rebuild(self, work: Callable[..., T], *args: Any) -> T:
         """
@@ -197,7 +205,8 @@ class Database:
             for deadline in self._reading.values():
                 deadline.ends_s = 0.0
             await asyncio.wait(reading)
-        await self._readers.dispose()
+        self._threads.shutdown()
+        self._readers.dispose()
         await self._writer.leave()
 
     @property

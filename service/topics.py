@@ -57,6 +57,7 @@ def topics(app: Application, http: aiohttp.ClientSession) -> list[Topic]:
         app.metrics.asked,
         ours(app.installation),
         app.settings.providers,
+        app.calls,
     )
     recoverer = Recoverer(app.queue, app.clock)
     callbacks = [

@@ -29,6 +29,7 @@ from service.payments.facts import Told
 from service.payments.heard import Account, Follower, Heard, Lacks, Moved, Waits, names_of
 from service.providers import PROVIDERS
 from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Provider, Unmapped
+from service.providers.meaning import as_hint
 
 ASK = "ask"
 DEFERRED = "deferred"
@@ -71,7 +72,8 @@ class Processor:
     """
     Works on batches of kept callbacks. Holds what never changes; every call is one transaction.
 
-    `ours` is how this installation's own references at providers begin.
+    `ours` is how this installation's own references at providers begin. `ask_first`: providers whose word about money
+    that came in is a hint, though it is signed.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class Processor:
         ours: str,
         followers: Sequence[Follower] = (),
         providers: Mapping[str, Provider] = PROVIDERS,
+        ask_first: frozenset[str] = frozenset(),
     ) -> None:
         self._queue, self._ids, self._clock, self._ours = queue, ids, clock, ours
-        self._followers, self._providers = followers, providers
+        self._followers, self._providers, self._ask_first = followers, providers, ask_first
 
     def book(self, tx: Connection, now_ms: int) -> Book:
         """The book of payments for this transaction: the one way in which anything changes a payment."""
@@ -150,7 +153,8 @@ class Processor:
         return report
 
     def _translate(self, row: Mapping[str, Any]) -> Meaning:
-        return self._providers[row["provider"]].translate(_incoming(row), row["received_at_ms"])
+        said = self._providers[row["provider"]].translate(_incoming(row), row["received_at_ms"])
+        return as_hint(said) if isinstance(said, Told) and row["provider"] in self._ask_first else said
 
     def _work_on(
         self,
@@ -192,7 +196,7 @@ class Processor:
                 case Heard(payment_id, illegal):
                     report.illegal += [(id_, pair) for pair in illegal]
         if isinstance(meaning, Ask):
-            question = msgspec.json.encode({"reference": meaning.reference}).decode()
+            question = msgspec.json.encode({"reference": meaning.reference, "names": meaning.names}).decode()
             promise = f"{ASK}:{row['account_id']}:{meaning.reference}:{id_}:{row['runs']}"
             promises.append(Promise(promise, ASK, row["account_id"], id_, question))
         return _finish(id_, "processed", now_ms, payment_id=payment_id)

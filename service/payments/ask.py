@@ -13,18 +13,18 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, select
 
-from outbox.message import Done, Drop, Message, Outcome, Retry, Trial
+from outbox.message import Done, Message, Outcome, Retry, Trial
 from service.attention import open_attention
 from service.callbacks.process import Processor, Report
 from service.ids import Clock, Ids
-from service.merchants.accounts import Registry
+from service.merchants.accounts import Entry, Registry
 from service.payments.client import Client
 from service.payments.facts import Told
 from service.payments.tables import aliases, attempts
-from service.providers import PROVIDERS
+from service.providers import CALLS, PROVIDERS
 from service.providers.base import Answer, Asked, NotFinal, NotKnown, Provider, Request, Unclear
 from service.providers.called import call
-from service.providers.calls import Asking, broken_ask
+from service.providers.calls import Asking, Calls, Given, broken_ask
 
 SECOND, MINUTE, HOUR = 1_000, 60_000, 3_600_000
 DELAYS_MS = (10 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, 6 * HOUR, 24 * HOUR, 24 * HOUR, 24 * HOUR)
@@ -58,10 +58,11 @@ class Asker:
         asked: Callable[[str, str], None],
         ours: str,
         providers: Mapping[str, Provider] = PROVIDERS,
+        calls: Mapping[str, Calls] = CALLS,
     ) -> None:
         self._registry, self._processor, self._client = registry, processor, client
         self._ids, self._clock, self._reported = ids, clock, reported
-        self._asked, self._ours, self._providers = asked, ours, providers
+        self._asked, self._ours, self._providers, self._calls = asked, ours, providers, calls
 
     def load(self, tx: Connection, messages: Sequence[Message]) -> Mapping[str, Held]:
         """What we hold of each payment, so that the answer can be compared with it."""
@@ -81,18 +82,11 @@ class Asker:
 
     async def act(self, message: Message, held: Any) -> Outcome:
         """Ask once. The outcome says what to do with the message; `then` hears the answer in the settling commit."""
-        reference = msgspec.json.decode(message.payload)["reference"]
         account = self._registry().get(message.destination)
         if account is None:
             return Retry("account_gone")
-        provider = self._providers[account.provider]
-        if provider.question is None or provider.answer is None:
-            return Drop("cannot_be_asked")
-        service = next(iter(account.credentials.get("service_key", ())), None)
-        asked = Asked(account.live, held.reference, held.amount_minor, held.currency, service)
-        request = provider.question(reference, account.credentials)
         began = time.monotonic()
-        talk = _question(request, reference, provider.answer, asked)
+        talk = self._talk(account, held, **msgspec.json.decode(message.payload))
         answer = await self._client.run(account.provider, account.base_url, talk, broken_ask)
         trial = Trial(None, None, b"", round((time.monotonic() - began) * 1000))
         match answer:
@@ -109,6 +103,17 @@ class Asker:
             case Unclear(reason):
                 self._asked(account.provider, "unclear")
                 return Retry(reason, trial=trial)
+
+    def _talk(self, account: Entry, held: Held, reference: str, names: Sequence[str] = ()) -> Asking:
+        provider = self._providers[account.provider]
+        if provider.question is None or provider.answer is None:
+            # Its callbacks are believed, unless a setting says otherwise: then it is asked as about payments of ours.
+            known = tuple(dict.fromkeys((reference, *names)))
+            given = Given(held.reference or "", known, held.amount_minor or 0, held.currency or "", live=account.live)
+            return self._calls[account.provider].fetch(given, account.live, account.credentials)
+        service = next(iter(account.credentials.get("service_key", ())), None)
+        asked = Asked(account.live, held.reference, held.amount_minor, held.currency, service)
+        return _question(provider.question(reference, account.credentials), reference, provider.answer, asked)
 
     def _hear(self, tx: Connection, message: Message, told: Told) -> None:
         report = self._processor.hear_answer(tx, message.destination, told, message.subject)

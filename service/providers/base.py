@@ -79,11 +79,13 @@ class Ask:
     """
     The callback moves no money by itself: ask the provider about `reference` (its own id of the payment).
 
-    `told` holds what may be shown meanwhile (a pending payment with the amount the callback claims), or None.
+    `told` holds what may be shown meanwhile (a pending payment with the amount the callback claims), or None. `names`:
+    all of the provider's ids of it, where one of them may be the only one that can be asked by.
     """
 
     reference: str
     told: Told | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from service.payments.facts import Fact, Kind, Reason, Source, Told
 from service.providers import strict
-from service.providers.base import Ignored, NotKnown, Parked, Unclear, Unmapped
+from service.providers.base import Ask, Ignored, NotKnown, Parked, Unclear, Unmapped
 
 KEY_CHARACTERS_MAX = 200
 
@@ -71,6 +71,26 @@ def hint(
         return None
     pending = Fact(Kind.PENDING, name, asked_minor=said[1][0], currency=said[0], source=Source.HINT)
     return Told((name,), (pending,), strict.identifier(reference), metadata or {})
+
+
+def as_hint(told: Told) -> Told | Ask:
+    """
+    A callback's word that money came in, taken for a hint: ask. What only takes money away, or moves none, is believed:
+    nobody has anything from forging it, and not every provider can be asked about it.
+    """
+    captured = next((fact for fact in told.facts if fact.kind is Kind.CAPTURED), None)
+    if captured is None:
+        return told
+    pending = Fact(
+        Kind.PENDING,
+        told.references[0],
+        asked_minor=captured.asked_minor,
+        currency=captured.currency,
+        source=Source.HINT,
+    )
+    said = captured.asked_minor is not None and captured.currency is not None
+    shown = Told(told.references[:1], (pending,), told.reference, told.metadata) if said else None
+    return Ask(told.references[0], shown, told.references)
 
 
 def reason(table: Mapping[str, Reason], *texts: object) -> Reason:

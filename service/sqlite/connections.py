@@ -10,8 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event
 
 from service.sqlite.terms import Limits, ReadTimeout, StorageError
 from service.sqlite.trouble import one_line
@@ -97,35 +96,34 @@ class Deadline:
         return monotonic() > self.ends_s
 
 
-def open_readers(path: Path, limits: Limits) -> AsyncEngine:
+def open_readers(path: Path, limits: Limits) -> Engine:
     """
-    A pool of connections that cannot write; each query is one snapshot. A read puts its `Deadline` into the
-    connection's `info["deadline"][0]`: it is interrupted by it, in the midst of a statement or between two.
+    A pool of connections that cannot write, for threads; each query is one snapshot. A read puts its `Deadline` into
+    the connection's `info["deadline"][0]`: it is interrupted by it, in the midst of a statement or between two.
     """
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
-        connect_args={"isolation_level": None},
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"isolation_level": None, "check_same_thread": False},  # by one thread at a time, not by one
         hide_parameters=True,  # an error's text is logged, and what was bound is somebody's
+        poolclass=QueuePool,
         pool_size=limits.readers,
         max_overflow=0,
     )
 
-    @event.listens_for(engine.sync_engine, "connect")
+    @event.listens_for(engine, "connect")
     def prepare(connection: Any, record: Any) -> None:
         # A reader that wrote or made a checkpoint would be the second connection of the WAL-reset bug.
         for pragma in ("query_only=1", "wal_autocheckpoint=0", "temp_store=2", f"busy_timeout={limits.busy_ms}"):
             connection.execute(f"PRAGMA {pragma}").close()
         slot: list[Deadline | None] = [None]
         record.info["deadline"] = slot
-        connection.run_async(
-            lambda driver: driver.set_progress_handler(lambda: slot[0] is not None and slot[0].passed(), 10_000)
-        )
+        connection.set_progress_handler(lambda: slot[0] is not None and slot[0].passed(), 10_000)
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN")  # else every statement of a query would see its own snapshot
 
-    @event.listens_for(engine.sync_engine, "before_cursor_execute")
+    @event.listens_for(engine, "before_cursor_execute")
     def check(connection: Connection, *_: object) -> None:
         # A query of many short statements never runs into the progress handler.
         deadline = connection.info["deadline"][0]

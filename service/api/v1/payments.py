@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
+from outbox.prepared import Lookup
 from service.api.v1.kit import Call, Resource
 from service.api.v1.lists import PageQuery, page, rows
 from service.api.v1.reading import not_found
@@ -318,16 +319,25 @@ async def explain_payment(call: Call, payment: str) -> Any:
 # --- rows ---------------------------------------------------------------------------------------------
 
 
+_PAYMENTS = Lookup(select(payments).where(payments.c.id.in_(bindparam("wanted", expanding=True))))
+_ATTEMPTS = Lookup(
+    select(attempts.c.payment_id, attempts.c.action, attempts.c.state)
+    .where(attempts.c.payment_id.in_(bindparam("wanted", expanding=True)))
+    .order_by(attempts.c.id)
+)
+
+
 def _mine(caller: Caller) -> Any:
     return select(payments).where(payments.c.merchant_id == caller.merchant_id, payments.c.live == caller.live)
 
 
 def own(tx: Connection, caller: Caller, payment_id: str) -> dict[str, Any]:
     """A query: the caller's own payment. Raises not_found, for another merchant's and the other mode's too."""
-    row = tx.execute(_mine(caller).where(payments.c.id == payment_id)).mappings().one_or_none()
-    if row is None:
+    found = _PAYMENTS(tx, [payment_id])
+    mine = [row for row in found if (row["merchant_id"], bool(row["live"])) == (caller.merchant_id, caller.live)]
+    if not mine:
         raise not_found("payment")
-    return dict(row)
+    return mine[0]
 
 
 async def shown(call: Call, payment_id: str) -> dict[str, Any]:
@@ -343,11 +353,6 @@ async def shown(call: Call, payment_id: str) -> dict[str, Any]:
 
 def _actions(tx: Connection, payment_ids: list[str]) -> dict[str, Any]:
     """What the payers have to do: of the youngest attempt that waits for one."""
-    query = (
-        select(attempts.c.payment_id, attempts.c.action, attempts.c.state)
-        .where(attempts.c.payment_id.in_(payment_ids), attempts.c.state.in_(sorted(LIVE)))
-        .order_by(attempts.c.id)
-    )
-    youngest = {row.payment_id: row for row in tx.execute(query)}
-    waiting = (row for row in youngest.values() if row.action and row.state == State.REQUIRES_ACTION)
-    return {row.payment_id: json.loads(row.action) for row in waiting}
+    youngest = {row["payment_id"]: row for row in _ATTEMPTS(tx, payment_ids) if row["state"] in LIVE}
+    waiting = (row for row in youngest.values() if row["action"] and row["state"] == State.REQUIRES_ACTION)
+    return {row["payment_id"]: json.loads(row["action"]) for row in waiting}
