@@ -50,7 +50,7 @@ class Limits:
     reruns: int = 4  # with more raising works in a batch the rest runs one by one: 256 of them would cost 256²/2 runs
     work_ms: int = 60_000  # a work that is still inside SQLite after this is interrupted
     busy_ms: int = 250  # only a foreign process can make us wait; it holds up everybody
-    checkpoint_bytes: int = 32 << 20
+    checkpoint_bytes: int = 8 << 20
     """Measured once, plain sqlite3, two cores, 700-byte rows in key order: a TRUNCATE checkpoint of 4 / 8 / 16 / 64 MB
     held the writer for 8 / 16 / 27-49 / 170-190 ms, and the rate over all was no better with the larger ones (80,000
     rows a second at 4 and 8 MB, 63,000-75,000 from 32 MB up)."""
