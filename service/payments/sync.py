@@ -47,6 +47,8 @@ POLICY = Policy(
     per_destination=8,
 )
 GRACE_MS = 10 * MINUTE
+REOPENS_FOR_MS = 25 * HOUR
+"""How long what has ended without money is asked about where that need not be the end: nothing is paid after a day."""
 NOW_AT_MOST_EVERY_MS = 10 * SECOND
 _FINAL = rank("failed") or 0
 KEEP_S: Final = 20.0
@@ -114,8 +116,9 @@ class Syncer:
         return {message.id: found[message.subject] for message in messages if message.subject in found}
 
     async def act(self, message: Message, attempt: Any) -> Outcome:
-        """Ask once. An attempt that is over needs no more of it; one that was merged away is another's."""
-        if attempt is None or (attempt["state"] not in LIVE and message.payload != AGAIN):
+        """Ask once. An attempt that is over for good needs no more of it; one that was merged away is another's."""
+        again = message.payload == AGAIN
+        if attempt is None or not (again or attempt["state"] in LIVE or self._may_reopen(attempt, attempt["state"])):
             return Done()
         entry = self._registry().get(attempt["account_id"])
         if entry is None:
@@ -128,9 +131,14 @@ class Syncer:
         def then(tx: Connection) -> None:
             self._kept(SYNC, message.id, self._heard(tx, attempt, answer))
 
-        if _is_final(answer) or (message.payload == AGAIN and not isinstance(answer, Unclear)):
+        ended = _is_final(answer) and not self._may_reopen(attempt, _end(answer))
+        if ended or (again and not isinstance(answer, Unclear)):
             return Done(Trial(None, None, b"", 0), then=then)
         return Retry(word, trial=Trial(None, word, b"", 0), then=then)
+
+    def _may_reopen(self, attempt: Asked, ended_as: str) -> bool:
+        young = self._clock() - attempt["created_at_ms"] < REOPENS_FOR_MS
+        return young and ended_as in (State.FAILED, State.CANCELED) and self._calls[attempt["provider"]].reopens
 
     def died(self, tx: Connection, messages: Sequence[Message]) -> None:
         """A month without an end: a person has to look. The payment stays what it is."""
@@ -264,6 +272,13 @@ def _is_final(answer: Answer) -> bool:
     """Whether it says how the attempt has ended."""
     told = answer.told if isinstance(answer, NotFinal) else answer
     return isinstance(told, Told) and any((rank(fact.kind) or 0) >= _FINAL for fact in told.facts)
+
+
+def _end(answer: Answer) -> str:
+    """The strongest that it says: money outranks every other end."""
+    told = answer.told if isinstance(answer, NotFinal) else answer
+    kinds = [fact.kind for fact in told.facts] if isinstance(told, Told) else []
+    return max(kinds, key=lambda kind: rank(kind) or 0, default="")
 
 
 def _word(answer: Answer) -> str:

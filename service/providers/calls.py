@@ -331,10 +331,7 @@ class Channel:
 
 
 Facts = Mapping[str, str | int | tuple[str, ...]]
-"""
-What a provider's file only believes ([3p] or [unv]), by name, with what it believes: the settings file may know better
-(`overrides`). Amounts of time in minutes or ms as the name says.
-"""
+"""What a provider's file only believes ([3p] or [unv]), by name; `overrides` may know better. A name says its unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,10 +339,10 @@ class Calls:
     """
     The calling half of a provider. None where the provider cannot; `explain` says so before anything is called.
 
-    `fetch` asks by the provider's own name of the payment, `find` by our reference. `refunds` tells all refunds of a
-    payment, each under its own id; a `Told` without facts says that there is none. `list` tells what there is, a page
-    at a time. `idempotent`: the same key is never charged twice, so a lost call may be repeated. `partial_refunds`:
-    less than all of it can go back. Conversations with a parameter `facts` are given these `facts`.
+    `fetch` asks by the provider's own name of the payment, `find` by our reference. `refunds` tells all refunds of it,
+    each under its own id; no facts: none. `list`: what there is, by pages. `idempotent`: a key is never charged twice,
+    so a lost call may be repeated. `reopens`: what was declined or cancelled may still be paid. `partial_refunds`: less
+    than all can go back. A parameter `facts` is given these `facts`.
     """
 
     channels: tuple[Channel, ...]
@@ -358,6 +355,7 @@ class Calls:
     refunds: Callable[[Given, Credentials], Asking] | None = None
     list: Callable[[Listing, Credentials], Listening] | None = None
     idempotent: bool = False
+    reopens: bool = False
     partial_refunds: bool = True
     facts: Facts = field(default_factory=dict)
 

@@ -392,4 +392,5 @@ def _within(it: object, listing: Listing) -> bool:
     return not made_ms or listing.since_ms <= made_ms < listing.until_ms
 
 
-CALLS = Calls(channels=CHANNELS, create=create, fetch=fetch, find=find, cancel=cancel, list=listed, facts=FACTS)
+# `reopens`: "declined/canceled may be followed by approved on the same transaction" [3p].
+CALLS = Calls(CHANNELS, create, fetch, find, cancel=cancel, list=listed, reopens=True, facts=FACTS)

@@ -17,6 +17,7 @@ from service.payments.asking import question
 from service.payments.facts import Reason
 from service.payments.tables import decisions, payments
 from service.sandbox.bank import Payer
+from service.schema import outbox_tables
 from tests.support.paying import BUYER, SIX, Counter, counter
 from tests.support.service import stripe_event, stripe_signature
 
@@ -96,6 +97,44 @@ def test_r8_a_provider_that_times_out_leaves_a_row_that_a_person_can_see(tmp_pat
             await c.go_on(60 * MINUTE_MS)
             row = await c.payment(id_)
             assert (row.status, (await c.attempts(id_))[0].state) == ("failed", "not_sent")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_what_fedapay_declined_and_took_after_all_is_found_without_a_callback(tmp_path: Path, canceled: bool) -> None:
+    """Declined or cancelled is not the end there: it is asked about for a day."""
+
+    async def run() -> None:
+        async with counter(tmp_path, "fedapay") as c:
+            c.sandbox.trouble.on("fedapay", "silence")
+            id_ = await c.till.app.desk.create(c.usual("fedapay"))
+            (charge,) = c.sandbox.bank.of("fedapay")
+            assert c.sandbox.bank.cancel(charge) if canceled else c.sandbox.bank.decline(charge)
+            await c.go_on(MINUTE_MS)
+            assert (await c.payment(id_)).status == ("canceled" if canceled else "failed")
+            assert c.sandbox.bank.pay(charge, late=True)
+            await c.go_on(60 * MINUTE_MS)
+            row = await c.payment(id_)
+            assert (row.status, row.captured_minor) == ("succeeded", 5_000)
+
+    asyncio.run(run())
+
+
+def test_after_a_day_nobody_asks_any_more(tmp_path: Path) -> None:
+    """What has ended at FedaPay costs a handful of questions, not one a day for a month."""
+
+    async def run() -> None:
+        async with counter(tmp_path, "fedapay") as c:
+            c.sandbox.trouble.on("fedapay", "silence")
+            await c.till.app.desk.create(c.usual("fedapay"))
+            (charge,) = c.sandbox.bank.of("fedapay")
+            assert c.sandbox.bank.decline(charge)
+            for _ in range(12):
+                await c.go_on(12 * 60 * MINUTE_MS)
+            rows = await c.till.rows(outbox_tables.messages, outbox_tables.messages.c.topic == "sync")
+            assert [row.state for row in rows] == ["done"]
+            assert rows[0].tries <= 8
 
     asyncio.run(run())
 
