@@ -82,6 +82,11 @@ class Phone:
                 ".filter(e => e.getBoundingClientRect().height < 44).map(e => e.outerHTML)"
             )
             assert small == []
+            broken = await self.page.evaluate(
+                "[...document.querySelectorAll('header a')].filter(e =>"
+                " e.getBoundingClientRect().height > 3.4 * parseFloat(getComputedStyle(e).fontSize)).length"
+            )
+            assert not broken, "the word for the other language is broken in two"
 
 
 @contextlib.asynccontextmanager
