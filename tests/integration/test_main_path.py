@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import threading
 import time
 from pathlib import Path
 from random import Random
@@ -19,8 +20,9 @@ from sqlalchemy import select
 
 from outbox.message import Promise
 from outbox.policy import Policy
-from service.callbacks import replay
+from service.callbacks import intake, replay
 from service.callbacks.tables import callbacks, quarantine
+from service.callbacks.take import take
 from service.errors import Refusal
 from service.merchants.tables import endpoints, events
 from service.payments.tables import aliases, attempts, attention, facts, payments
@@ -54,6 +56,42 @@ def test_a_callback_signed_by_stripes_own_package_reaches_the_merchant_verifiabl
             assert (paid["amount"], paid["currency"], paid["amount_captured"]) == (5000, "XOF", 5000)
             assert (paid["origin"], paid["provider"], paid["provider_reference"]) == ("external", "stripe", "pi_1")
             assert headers["webhook-id"] == event["id"]
+
+    asyncio.run(run())
+
+
+def test_what_comes_while_a_piece_waits_for_the_writer_is_kept_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer is busy when the first comes, and nineteen more follow: one piece of work keeps all twenty."""
+    kept: list[int] = []
+    monkeypatch.setattr(
+        intake, "take", lambda tx, queue, arrivals: kept.append(len(arrivals)) or take(tx, queue, arrivals)
+    )
+
+    async def run() -> None:
+        async with till(tmp_path) as t:
+            begun, go_on = threading.Event(), threading.Event()
+
+            def hold(_: object) -> None:
+                begun.set()
+                go_on.wait(20)
+
+            busy = asyncio.create_task(t.app.db.write(hold))
+            await asyncio.to_thread(begun.wait, 20)
+            first = asyncio.create_task(t.stripe(stripe_event("payment_intent.succeeded", "evt_0", intent="pi_0")))
+            await eventually(lambda: t.app.db.stats.waiting == 1)
+            more = [
+                asyncio.create_task(t.stripe(stripe_event("payment_intent.succeeded", f"evt_{n}", intent=f"pi_{n}")))
+                for n in range(1, 20)
+            ]
+            await eventually(lambda: len(t.app.intake._waiting) == 20)
+            go_on.set()
+            assert await asyncio.gather(first, *more) == [200] * 20
+            await busy
+            assert kept == [20]
+            await t.settled()
+            assert await t.count(callbacks, callbacks.c.status == "processed") == 20
 
     asyncio.run(run())
 
