@@ -36,9 +36,14 @@ from service.config import Settings
 from service.control import Server as ControlServer
 from service.control import serve as serve_control
 from service.database import Database
+from service.escrow.holds import Holds
+from service.escrow.pay_out import Payer
+from service.escrow.payouts import Payouts
 from service.feed import Feed
 from service.heartbeat import Heartbeat
 from service.ids import Clock, Ids, now_ms
+from service.ledger.backfill import backfill
+from service.ledger.payments import follow as follow_ledger
 from service.lock import Lock
 from service.merchants.accounts import Registry, ensure_defaults
 from service.merchants.audit import By
@@ -122,6 +127,7 @@ class Application:
                 self.installation = await self.db.write(_introduce, self.seal, secrets.token_hex(4))
                 await self.db.write(ensure_defaults, self.settings, self.clock())
                 await self.reload_registry()
+                await backfill(self.db, self.clock)
             except BaseException:
                 await self.db.close()
                 raise
@@ -129,11 +135,14 @@ class Application:
             self._lock.release()
             raise
         self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates)
-        # Refunds first: an order asks whether the money went back by us.
-        followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates)
+        # Refunds first: an order asks whether the money went back by us; the ledger last: it asks both.
+        followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates), follow_ledger
+        mine = ours(self.installation)
+        self.payouts = Payouts(self.queue, self.accounts, self.settings.payouts, mine)
+        self.holds = Holds(self.queue, self.payouts.pay_out)
         self.processor = Processor(
-            self.queue, self.ids, self.clock, ours(self.installation), followers, self.settings.providers,
-            frozenset(self.settings.ask_first),
+            self.queue, self.ids, self.clock, mine, followers, self.settings.providers,
+            frozenset(self.settings.ask_first), self.payouts.wake,
         )  # fmt: skip
         self.circuits = Circuits(self.clock)
         self.routes = Routes(self.accounts, self.calls, self.circuits.opened)
@@ -142,14 +151,18 @@ class Application:
             self.db, self.queue, self.processor, self.client, self.accounts, self.calls, self.ids, self.clock,
             self.watch.tell, self.watch.reported, self.metrics.asked,
         )  # fmt: skip
+        surroundings = Surroundings(self.settings.public_url or "")
         self.desk = Desk(
             self.db, self.syncer, self.client, self.accounts, self.calls, self.routes.choose, self.ids, self.clock,
-            ours(self.installation), Surroundings(self.settings.public_url or ""), self.circuits, self._may_begin,
-            self.told,
+            mine, surroundings, self.circuits, self._may_begin, self.told,
         )  # fmt: skip
         self.refunder = Refunder(
             self.db, self.queue, self.syncer, self.client, self.accounts, self.calls, self.ids, self.clock
         )
+        self.payer = Payer(
+            self.db, self.queue, self.syncer, self.client, self.accounts, self.settings.payouts, self.ids, self.clock,
+            surroundings.called_back_at,
+        )  # fmt: skip
         self.checkout = Checkout(self.db, self.desk, self.queue, self.ids, self.clock)
         self.pruner = Pruner(self.queue, self.settings, self.clock)
         self.feed = Feed(self.db)

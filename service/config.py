@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from service.providers import CALLS, PROVIDERS, overrides
+from service.providers import CALLS, PAYOUTS, PROVIDERS, overrides
 from service.providers.base import Credential, Credentials, Provider
 from service.providers.calls import Calls
+from service.providers.payouts import Payouts
 from service.setting import (
     PREFIX,
     BadSetting,
@@ -171,6 +172,7 @@ class Settings:
     monetbil_allow_unsigned: bool
     base_urls: Mapping[str, str]
     calls: Mapping[str, Calls]  # with what `[providers]` in the file knows better
+    payouts: Mapping[str, Payouts]  # likewise
     providers: Mapping[str, Provider]
     master_keys: tuple[bytes, ...] = field(repr=False)
     admin_password: str | None = field(repr=False)
@@ -196,6 +198,7 @@ class Settings:
         plain = {entry.name: read[entry.key] for entry in _ALL_PLAIN}
         try:
             calls = overrides.apply(CALLS, (written or {}).get("providers", {}))
+            payouts = overrides.apply_payouts(PAYOUTS, (written or {}).get("providers", {}))
         except overrides.BadOverride as wrong:
             raise BadSetting(f"{path}: {wrong}") from None
         return cls(
@@ -203,6 +206,7 @@ class Settings:
             monetbil_allow_unsigned=bool(read["monetbil.allow_unsigned"]),
             base_urls={name: read[f"{name}.base_url"] for name in PROVIDERS},
             calls=calls,
+            payouts=payouts,
             providers=overrides.listening(PROVIDERS, calls),
             credentials={
                 name: {c.name: _as_list(read[f"{name}.{c.name}"]) for c in provider.credentials}

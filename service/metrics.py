@@ -57,6 +57,10 @@ ATTENTION = (
     "endpoint_failing", "endpoint_disabled", "cannot_be_asked", "still_unknown", "provider_refuses_us",
     "provider_disagrees", "name_used_twice",
     "refund_manual", "refund_failed", "refund_unknown", "refund_stuck", "refund_not_ours", "refunded_elsewhere",
+    "hold_frozen", "hold_taken_back", "hold_undelivered", "payee_changed",
+    "payout_approval", "payout_failed", "payout_returned", "payout_unknown", "payout_otp", "payout_float_short",
+    "payout_stuck", "payout_paid_after_all", "payout_not_possible",
+    "ledger_unsound", "reconcile_differs", "job_failed", "backup_failed",
 )  # fmt: skip
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Text
 
 import outbox.tables
+import scheduler.tables
 
 metadata = MetaData(
     naming_convention={
@@ -21,6 +22,7 @@ metadata = MetaData(
 )
 
 outbox_tables = outbox.tables.define(metadata)
+scheduler_tables = scheduler.tables.define(metadata)
 
 
 def identifier(name: str = "id") -> Column[str]:

@@ -14,6 +14,7 @@ from outbox.topic import Topic
 from outbox.webhook import Sender
 from service import __version__
 from service.callbacks.process import ASK, DEFERRED
+from service.escrow import pay_out
 from service.merchants.deliver import Deliverer
 from service.merchants.events import WEBHOOK
 from service.merchants.recovery import RECOVER, Recoverer
@@ -79,6 +80,7 @@ def topics(app: Application, http: aiohttp.ClientSession) -> list[Topic]:
         ),
         Topic(sync.POLICY, act=app.syncer.act, load=app.syncer.load, died=app.syncer.died),
         Topic(refund_send.POLICY, act=app.refunder.act, died=app.refunder.died),
+        Topic(pay_out.POLICY, act=app.payer.act, died=app.payer.died),
         *Expirer(app.db, app.desk, app.queue, app.ids, app.clock, app.clock(), app.give_back).topics(),
         Topic(
             Policy(PRUNE, (60_000, 600_000, 3_600_000), lease_ms=70_000, limit_ms=60_000, batch=1),

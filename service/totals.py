@@ -8,6 +8,8 @@ from typing import ClassVar
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from service.escrow.payout_rows import TALLY
+
 
 class Storage(Collector):
     """The database's own counters, read when somebody scrapes."""
@@ -57,3 +59,15 @@ class Tallies(Collector):
             counter = CounterMetricFamily(metric, text)
             counter.add_metric([], self.totals.get(name, 0))
             yield counter
+        payouts = CounterMetricFamily("payouts_total", "Payouts that came to a status.", labels=["provider", "status"])
+        by_status: dict[str, int] = {}
+        for name, value in sorted(self.totals.items()):
+            if name.startswith(TALLY):
+                provider, _, status = name.removeprefix(TALLY).partition(":")
+                payouts.add_metric([provider, status], value)
+                by_status[status] = by_status.get(status, 0) + value
+        yield payouts
+        total = CounterMetricFamily("payouts_by_status_total", "Payouts that came to a status.", labels=["status"])
+        for status, value in by_status.items():
+            total.add_metric([status], value)
+        yield total

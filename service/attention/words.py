@@ -126,6 +126,84 @@ WORDS: Final[Mapping[str, Words]] = {
         "Money of this order went back, and not through caisse. The order was left as it is.",
         "De l'argent de cette commande est reparti, sans passer par caisse. La commande est restée telle quelle.",
     ),
+    # Money held, and money paid out.
+    "hold_frozen": Words(
+        "Something stands against the release of held money: the buyer, a bank, a refund made at the provider, or "
+        "money that came late or wrong. Settle it; then refund the buyer, or: caisse holds unfreeze.",
+        "Quelque chose s'oppose au versement de l'argent gardé : l'acheteur, une banque, un remboursement fait chez le "
+        "prestataire, ou de l'argent en retard ou inexact. Réglez-le ; puis remboursez, ou : caisse holds unfreeze.",
+    ),
+    "hold_taken_back": Words(
+        "Money went back to a buyer after it was released, so the beneficiary owes it: their balance may be below "
+        "zero.",
+        "De l'argent est retourné à l'acheteur après son versement : le bénéficiaire le doit, son solde peut être "
+        "négatif.",
+    ),
+    "hold_undelivered": Words(
+        "This was paid long ago and never delivered. Record the delivery, release it, or refund the buyer.",
+        "Ceci a été payé il y a longtemps et jamais livré. Enregistrez la livraison, versez, ou remboursez l'acheteur.",
+    ),
+    "payee_changed": Words(
+        "Where a beneficiary is paid was changed. It waits a day; who has made sure that it is theirs can let it be "
+        "used at once: caisse beneficiaries approve.",
+        "Le compte d'un bénéficiaire a été changé. Il attend un jour ; qui s'est assuré que c'est bien le sien peut "
+        "l'autoriser aussitôt : caisse beneficiaries approve.",
+    ),
+    "payout_approval": Words(
+        "A payout waits for a person: caisse payouts approve, or cancel.",
+        "Un versement attend une personne : caisse payouts approve, ou cancel.",
+    ),
+    "payout_failed": Words(
+        "A payout failed; the money is in the balance again. Look at the reason, then: caisse payouts retry.",
+        "Un versement a échoué ; l'argent est de nouveau au solde. Voyez la raison, puis : caisse payouts retry.",
+    ),
+    "payout_returned": Words(
+        "A payout was paid and came back; the money is in the balance again. Check the number, then: caisse payouts "
+        "retry.",
+        "Un versement est revenu ; l'argent est de nouveau au solde. Vérifiez le numéro, puis : caisse payouts retry.",
+    ),
+    "payout_unknown": Words(
+        "Nobody knows whether this was paid out. Look at the provider before anything else; then: caisse payouts "
+        "decide.",
+        "Personne ne sait si cela a été versé. Regardez d'abord chez le prestataire ; puis : caisse payouts decide.",
+    ),
+    "payout_otp": Words(
+        "The provider has sent a code to the owner of the account and waits for it: caisse payouts otp.",
+        "Le prestataire a envoyé un code au titulaire du compte et l'attend : caisse payouts otp.",
+    ),
+    "payout_float_short": Words(
+        "The provider has too little of your money to pay this out. Top it up there; it is sent by itself then.",
+        "Votre solde chez le prestataire ne suffit pas pour ce versement. Rechargez-le ; il partira alors tout seul.",
+    ),
+    "payout_stuck": Words(
+        "A payout does not come to its end. Look at the provider, and at the account's credentials.",
+        "Un versement n'aboutit pas. Regardez chez le prestataire, et les identifiants du compte.",
+    ),
+    "payout_paid_after_all": Words(
+        "The provider had said that a payout failed, and says now that it was paid. The balance may be below zero.",
+        "Le prestataire avait dit qu'un versement avait échoué et dit maintenant qu'il est payé. Le solde peut être "
+        "négatif.",
+    ),
+    "payout_not_possible": Words(
+        "Money was released and could not be paid out by itself; it waits in the beneficiary's balance.",
+        "De l'argent a été versé au solde du bénéficiaire sans pouvoir partir tout seul ; il y attend.",
+    ),
+    "ledger_unsound": Words(
+        "The ledger does not add up, so nothing is paid out any more: caisse verify says where.",
+        "Le grand livre ne tombe pas juste ; plus rien n'est versé : caisse verify dit où.",
+    ),
+    "reconcile_differs": Words(
+        "What the provider lists is not what is known here. Compare the payment with the provider's page.",
+        "Ce que le prestataire liste n'est pas ce qui est connu ici. Comparez le paiement avec sa page.",
+    ),
+    "job_failed": Words(
+        "A scheduled job failed: caisse jobs show says why.",
+        "Une tâche planifiée a échoué : caisse jobs show dit pourquoi.",
+    ),
+    "backup_failed": Words(
+        "No backup could be made. Look at the disk, and at where backups go.",
+        "Aucune sauvegarde n'a pu être faite. Regardez le disque et l'endroit des sauvegardes.",
+    ),
     # Callbacks and webhooks.
     "callback_parked": Words(
         "A genuine callback that could not be understood. It is kept; run it again when the reason is mended.",

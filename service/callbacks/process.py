@@ -8,7 +8,7 @@ cannot be understood is parked, what comes too early waits, and both are answers
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,7 @@ from service.payments.book import Book
 from service.payments.facts import Told
 from service.payments.heard import Account, Follower, Heard, Lacks, Moved, Waits, names_of
 from service.providers import PROVIDERS
-from service.providers.base import Ask, Ignored, Incoming, Meaning, Parked, Provider, Unmapped
+from service.providers.base import AboutPayout, Ask, Ignored, Incoming, Meaning, Parked, Provider, Unmapped
 from service.providers.meaning import as_hint
 
 ASK = "ask"
@@ -42,6 +42,10 @@ NOT_PLACED = "answer_not_placed"
 IDS_A_STATEMENT = 500
 NO_MERCHANT = ""
 """What a callback waits for when its account belongs to nobody yet."""
+
+
+WakePayout = Callable[[Connection, str, Sequence[str], int], bool]
+"""`wake(tx, account_id, references, now_ms)`: ask about the payout that goes by one of these; False: there is none."""
 
 
 @dataclass(slots=True)
@@ -85,9 +89,11 @@ class Processor:
         followers: Sequence[Follower] = (),
         providers: Mapping[str, Provider] = PROVIDERS,
         ask_first: frozenset[str] = frozenset(),
+        wake_payout: WakePayout = lambda *_: False,
     ) -> None:
         self._queue, self._ids, self._clock, self._ours = queue, ids, clock, ours
         self._followers, self._providers, self._ask_first = followers, providers, ask_first
+        self._wake_payout = wake_payout
 
     def book(self, tx: Connection, now_ms: int) -> Book:
         """The book of payments for this transaction: the one way in which anything changes a payment."""
@@ -179,6 +185,9 @@ class Processor:
                 return _finish(id_, "ignored", now_ms, UNKNOWN_TYPE)
             case Parked(reason):
                 return _finish(id_, "parked", now_ms, reason)
+            case AboutPayout(references, reason):
+                known = self._wake_payout(tx, row["account_id"], references, now_ms)
+                return _finish(id_, "processed" if known else "ignored", now_ms, None if known else reason)
             case Told() | Ask():
                 told = meaning.told if isinstance(meaning, Ask) else meaning
         if account.merchant_id == NO_MERCHANT:

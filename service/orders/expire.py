@@ -109,7 +109,7 @@ class Expirer:
             self._order(tx, affairs, dict(row), now_ms)
         else:
             self._session(tx, affairs, dict(row), now_ms)
-        tell(tx, self._queue, affairs.news, self._ids, now_ms)
+        tell(tx, self._queue, affairs.done(), self._ids, now_ms)
 
     def _order(self, tx: Connection, affairs: Affairs, row: dict[str, Any], now_ms: int) -> None:
         id_, state = row["id"], row["state"]

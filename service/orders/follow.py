@@ -43,7 +43,7 @@ class Follow:
             {change.row["order_id"] for change in ours if change.row["order_id"]},
             {change.row["session_id"] for change in ours if change.row["session_id"]},
         )
-        return affairs.news
+        return affairs.done()
 
 
 def _newly_captured(change: Change) -> bool:

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, insert, select, update
 from outbox.queue import Queue
 from service.attention import close_attention
 from service.errors import Refusal
+from service.escrow.beneficiaries import held_for
+from service.ledger.payments import place_orders
 from service.merchants.audit import By
 from service.merchants.events import tell
 from service.orders import rules, shown
@@ -53,7 +55,7 @@ class Draft:
     """
     An order to be made. `amount_minor`, where given, must be the sum of the lines. `late`: what becomes of money that
     comes after the end: `revive` when the stock can be had again, `refund`, or `ask` a person. `restock`: a full refund
-    by us gives the stock back.
+    by us gives the stock back. `beneficiary_id`: once paid, its money is held for them until the buyer has the goods.
     """
 
     lines: tuple[Line, ...]
@@ -65,6 +67,7 @@ class Draft:
     late: str = "ask"
     restock: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    beneficiary_id: str = ""
 
 
 def create(tx: Connection, queue: Queue, owner: Owner, draft: Draft, by: By, order_id: str | None = None) -> str:
@@ -97,6 +100,7 @@ def create(tx: Connection, queue: Queue, owner: Owner, draft: Draft, by: By, ord
         "late": draft.late,
         "restock": draft.restock,
         "metadata": some_metadata(draft.metadata),
+        "beneficiary_id": held_for(tx, owner, draft.beneficiary_id, draft.currency) if draft.beneficiary_id else None,
         "created_at_ms": by.now_ms,
         "updated_at_ms": by.now_ms,
         "expires_at_ms": expires_at_ms,
@@ -108,7 +112,7 @@ def create(tx: Connection, queue: Queue, owner: Owner, draft: Draft, by: By, ord
         raise Refusal("out_of_stock", f"There is not enough of {', '.join(short[:10])}.")
     affairs = Affairs(tx, _context(queue, by))
     affairs.tell_order(_row(tx, id_), "order.created")
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
     queue.enqueue(tx, [expiry(id_, expires_at_ms, by.now_ms)], by.now_ms)
     by.write_down(tx, "order.created", id_)
     return id_
@@ -201,7 +205,7 @@ def cancel(tx: Connection, queue: Queue, owner: Owner, order_id: str, by: By, re
     affairs.move_order(row, Happens.CANCEL_WANTED)
     affairs.wind_down(order_id, affairs.live_payments(payments.c.order_id == order_id))
     affairs.settle([order_id])
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
     return str(_row(tx, order_id)["state"])
 
 
@@ -258,7 +262,7 @@ def revive(tx: Connection, queue: Queue, owner: Owner, order_id: str, by: By, re
     affairs.tell_order(after, "order.paid")
     mine_ = tx.execute(select(payments.c.id, payments.c.session_id).where(payments.c.order_id == order_id)).all()
     affairs.settle(session_ids={one_.session_id for one_ in mine_ if one_.session_id})
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
     for subject in (order_id, *(one_.id for one_ in mine_)):
         for problem in (Problem.LATE, Problem.UNDER, Problem.OVER):
             close_attention(tx, subject, problem, by.now_ms)
@@ -289,12 +293,13 @@ def attach(tx: Connection, queue: Queue, owner: Owner, order_id: str, payment_id
     by.write_down(tx, "payment.attached", payment_id, f"{order_id}: {reason}")
     affairs = Affairs(tx, _context(queue, by))
     affairs.settle([order_id])
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
+    place_orders(tx, [order_id], by.now_ms)
 
 
 def _done(tx: Connection, queue: Queue, affairs: Affairs, after: Mapping[str, Any], by: By, word: str) -> None:
     affairs.tell_order(after, word)
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
     by.write_down(tx, word, after["id"])
 
 

@@ -252,7 +252,7 @@ def _wind_down(tx: Connection, queue: Queue, affairs: Affairs, session_id: str, 
     """Its end was wanted: what is live is called off, and where nothing is, it is over."""
     affairs.wind_down(session_id, affairs.live_payments(payments.c.session_id == session_id))
     affairs.settle(session_ids=[session_id])
-    tell(tx, queue, affairs.news, by.ids, by.now_ms)
+    tell(tx, queue, affairs.done(), by.ids, by.now_ms)
     return str(tx.execute(select(sessions.c.state).where(sessions.c.id == session_id)).scalar_one())
 
 

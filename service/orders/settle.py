@@ -16,6 +16,8 @@ from sqlalchemy import Connection, select, update
 from outbox.message import Promise
 from service.attention import close_attention, open_attention
 from service.errors import Refusal
+from service.escrow.holds import follow as follow_holds
+from service.ledger.payments import place_orders
 from service.merchants.audit import By
 from service.merchants.events import News
 from service.orders import rules, shown
@@ -68,13 +70,27 @@ class Affairs:
         self._tx, self._context, self._now_ms, self._give_back = tx, context, context.now_ms, give_back
         self._duplicates, self._newly = duplicates, newly
         self._bought: set[str] = set()
+        self._touched: set[str] = set()
+        self._placed: set[str] = set()
         self.news: list[News] = []
+
+    def done(self) -> list[News]:
+        """
+        Once everything is moved: what it means for the money, in the ledger and in what is held for others. Returns all
+        there is to tell.
+        """
+        place_orders(self._tx, self._placed, self._now_ms)
+        self.news += follow_holds(self._tx, self._touched, self._context)
+        self._placed, self._touched = set(), set()
+        news, self.news = self.news, []
+        return news
 
     def settle(self, order_ids: Collection[str] = (), session_ids: Collection[str] = ()) -> None:
         """
         Move what has to move. Orders first: a session of an order that was just bought is complete, or of no more use.
         """
         wanted = {id_ for id_ in order_ids if id_}
+        self._touched |= wanted
         among = money_of(self._tx, wanted, {id_ for id_ in session_ids if id_})
         for row in self._rows(orders, wanted):
             self._order(row, [one for one in among if one.order_id == row["id"]])
@@ -97,6 +113,9 @@ class Affairs:
             problems = {*shown.words(more.get("exceptions", row["exceptions"])), Problem.UNDER.value}
             more |= {"exceptions": ",".join(sorted(problems))}
         after = self._write(orders, row, state=to, **more)
+        self._touched.add(row["id"])
+        if to in (Order.PAID, *ENDED) and to != row["state"]:
+            self._placed.add(row["id"])  # it is somebody's money now, or nobody's
         if ended:
             self._end(after)
         if to == Order.PAID:

@@ -52,6 +52,7 @@ def order(row: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]) -> dict[st
         ],
         "late": row["late"],
         "restock": bool(row["restock"]),
+        "beneficiary": row["beneficiary_id"],
         "live": bool(row["live"]),
         "metadata": json.loads(row["metadata"]),
         "created_at": rfc3339(row["created_at_ms"]),

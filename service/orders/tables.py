@@ -69,6 +69,7 @@ orders = Table(
     milliseconds("delivered_at_ms", nullable=True),
     counter("version"),
     counter("sequence"),  # of the last event told
+    Column("beneficiary_id", Text),  # its money is held for them; null: it is the merchant's
     CheckConstraint("amount_minor > 0 AND paid_minor >= 0", name="amounts_not_negative"),
     Index("ix_orders_merchant_id", "merchant_id", "id"),
     Index("ix_orders_reference", "merchant_id", "reference"),

@@ -43,7 +43,6 @@ from service.payments.tables import attention
 AFTERWARDS = MOVES_MONEY - {Kind.CAPTURED} | {Kind.REFUNDED_TOTAL}
 """Kinds that speak of money that has moved before: alone they cannot begin a payment, they wait for it."""
 
-
 _PENDING = (Step.FOUND_PENDING, State.PENDING)
 _WAITING = (Step.FOUND_WAITING, State.REQUIRES_ACTION)
 _LIVE_WORDS = {
@@ -53,8 +52,6 @@ _LIVE_WORDS = {
     Kind.REQUIRES_ACTION: _WAITING,
 }
 _OPEN_ATTENTION = insert(attention).prefix_with("OR IGNORE", dialect="sqlite")
-
-
 _MOVED_BY_ITS_WORD = (State.SUBMITTING, State.PENDING, State.REQUIRES_ACTION, State.UNKNOWN)
 _KNOWN_NOW = (
     update(attention)
@@ -250,7 +247,10 @@ class Book:
             if first.row["reference"] is not None and other.row["reference"] is not None:
                 self._need_attention(first.row["payment_id"], "name_used_twice", other.row["payment_id"])
                 continue
+            left = records.payment_of(other)
             gone = records.absorb(first, other)
+            if (stood := left.view()) is not None:  # whoever follows the money has to see that it is not here any more
+                self._before[left.row["id"]] = self._after[left.row["id"]] = stood
             if gone is not None:
                 self._need_attention(first.row["payment_id"], "merged", gone.row["id"])
                 self._tell(gone, "payment.attention")
@@ -382,9 +382,9 @@ class Book:
     def flush(self) -> None:
         """Write all changes and tell the news. Raises records.Conflict."""
         self._records.write()
-        changes = [
-            Change(self._records.payments[id_].row, self._before[id_], after) for id_, after in self._after.items()
-        ]
+        known_as = self._records.payments
+        now = self._after.items()
+        changes = [Change(known_as[id_].row, self._before[id_], after, known_as[id_].attempts) for id_, after in now]
         self._before, self._after = {}, {}
         if changes:
             context = Context(self._queue, self._ids, self._now_ms)

@@ -163,8 +163,7 @@ class Desk:
         attempt_id = self._ids("try")
         reference = self._ours + attempt_id.removeprefix("try_")  # no underscore: Paystack's alphabet has none
         entry = self._registry().get(account_id)
-        token = next(iter(entry.credentials.get("callback_tokens", ())), "") if entry else ""
-        callback_url = self._surroundings.callback_url(entry, token) if entry else ""
+        callback_url = self._surroundings.called_back_at(entry) if entry else ""
         mine = replace(wanted, reference=reference, key=reference, callback_url=callback_url)
         return Leg(payment_id, attempt_id, account_id, channel, mine, tuple(rest), rule)
 

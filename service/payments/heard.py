@@ -12,6 +12,7 @@ from outbox.queue import Queue
 from service.ids import Ids
 from service.merchants.events import News
 from service.payments.facts import Kind, Told
+from service.payments.records import AttemptRecord
 from service.payments.rules import Payment
 
 MOVES_MONEY = frozenset(
@@ -82,11 +83,15 @@ class Moved:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One payment before and after a transaction; `row` is as it was written. `before` is None when it has begun."""
+    """
+    One payment before and after a transaction; `row` and `attempts` are as they were written. `before` is None when it
+    has begun. One that was merged into another has no attempts any more, and `after` is what it was.
+    """
 
     row: Mapping[str, Any]
     before: Payment | None
     after: Payment
+    attempts: Sequence[AttemptRecord] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,9 @@ class Surroundings:
 
     public_url: str
 
-    def callback_url(self, entry: Entry, token: str) -> str:
+    def called_back_at(self, entry: Entry) -> str:
         """Where the provider should call back."""
+        token = next(iter(entry.credentials.get("callback_tokens", ())), "")
         return f"{self.public_url}/webhooks/{entry.provider}/{token or entry.id}" if self.public_url else ""
 
 

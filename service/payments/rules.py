@@ -119,9 +119,7 @@ def decide_attempt(
     """
     state = attempt_state(start, facts, decisions)
     asked_minor, currency = asked or _asked(facts)
-    captures = [fact for fact in facts if fact.kind is Kind.CAPTURED]
-    # A person's word stands in for the provider's until that comes; it is not a second capture.
-    captures = [fact for fact in captures if fact.source is not Source.OPERATOR] or captures
+    captures = _captures(facts)
     problems: set[Problem] = set()
     captured = sum(fact.amount_minor or 0 for fact in captures)
     if captures:
@@ -202,6 +200,57 @@ def _refunded(facts: Sequence[Fact]) -> tuple[int, bool]:
     total = max((amount or 0 for amount in totals), default=0)
     refunded = max(succeeded, total - failed, 0)
     return refunded, refunded > 0 or None in totals
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """
+    What the money of one attempt has done, in minor units of `currency`. `elsewhere`: captured in other currencies than
+    that, which nothing was ever asked for in. `clawed`: reversed by the operator; `lost`: in disputes; `disputed`:
+    claimed back in disputes that are open. What a claim does not say is all that is there.
+    """
+
+    currency: str
+    captured_minor: int = 0
+    fee_minor: int = 0
+    refunded_minor: int = 0
+    clawed_minor: int = 0
+    lost_minor: int = 0
+    disputed_minor: int = 0
+    elsewhere: tuple[tuple[str, int], ...] = ()
+
+
+def flows(facts: Sequence[Fact], currency: str) -> Flows:
+    """What an attempt's facts say of money that moved; `currency` is what was asked for."""
+    captured: dict[str, int] = {}
+    for fact in _captures(facts):
+        code = fact.currency or currency
+        captured[code] = captured.get(code, 0) + (fact.amount_minor or 0)
+    if not captured:
+        return Flows(currency)
+    main = currency if currency in captured else min(captured)
+    refunded, _ = _refunded(facts)
+    rest = max(captured[main] - refunded, 0)
+    clawed = sum(rest if f.amount_minor is None else f.amount_minor for f in facts if f.kind is Kind.REVERSED)
+    disputes = _by_movement(facts, DISPUTE_ORDER, DisputeState.OPEN, DISPUTE).values()
+    lost = sum(amount or rest for state, amount in disputes if state == DisputeState.LOST)
+    still = sum(amount or rest for state, amount in disputes if state == DisputeState.OPEN)
+    return Flows(
+        main,
+        captured[main],
+        max((fact.fee_minor for fact in facts if fact.fee_minor is not None), default=0),
+        refunded,
+        clawed,
+        lost,
+        max(0, min(still, captured[main] - refunded - clawed - lost)),
+        tuple(sorted((code, minor) for code, minor in captured.items() if code != main)),
+    )
+
+
+def _captures(facts: Iterable[Fact]) -> list[Fact]:
+    """A person's word stands in for the provider's until that comes; it is not a second capture."""
+    captures = [fact for fact in facts if fact.kind is Kind.CAPTURED]
+    return [fact for fact in captures if fact.source is not Source.OPERATOR] or captures
 
 
 def _disputed(facts: Sequence[Fact]) -> bool:

@@ -7,7 +7,7 @@ each function returns one of the values below. `CONTRACT`:
     verify(callback, credentials, now_ms)  -> Verified | Refused
     identify(callback)                     -> Identity            (after verify; never fails)
     redact(body)                           -> body to be stored   (identity for most)
-    translate(callback, received_at_ms)    -> Told | Ask | Ignored | Unmapped | Parked
+    translate(callback, received_at_ms)    -> Told | Ask | AboutPayout | Ignored | Unmapped | Parked
     question(reference, credentials)       -> Request             (only where capabilities.ask)
     answer(reference, status, body, asked) -> Told | NotFinal | NotKnown | Unclear
 """
@@ -89,8 +89,19 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AboutPayout:
+    """
+    It speaks of money that was paid out: by `references`, ours and the provider's own. Always a hint, which makes us
+    ask about the payout that goes by one of them; `reason` is why it is ignored when none of ours does.
+    """
+
+    references: tuple[str, ...]
+    reason: str = "payout"
+
+
+@dataclass(frozen=True, slots=True)
 class Ignored:
-    """A type we know and that is not about a payment (transfers, payouts, customers)."""
+    """A type we know and that is about neither a payment nor a payout (customers)."""
 
     reason: str
 
@@ -109,7 +120,7 @@ class Parked:
     reason: str  # unreadable:<why> | unknown_status:<status> | missing:<field> | bad_amount …
 
 
-Meaning = Told | Ask | Ignored | Unmapped | Parked
+Meaning = Told | Ask | AboutPayout | Ignored | Unmapped | Parked
 
 
 # --- asking -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Answer,
     Ask,
     Asked,
@@ -36,6 +37,9 @@ from service.providers.base import (
 from service.providers.calls import Facts
 
 # --- tables -------------------------------------------------------------------------------------------
+
+SHAP: Final = "shap_reference"
+"""What only callbacks about payouts have: SHAP's own id; ours is `external_reference` [3p]."""
 
 CURRENCY: Final = "XAF"
 """Bills are in CFA francs of central Africa; callbacks do not name it [SDK]."""
@@ -115,12 +119,14 @@ def identify(callback: Incoming) -> Identity:
 
 
 def translate(callback: Incoming, received_at_ms: int) -> Meaning:
-    """Whatever it says about a bill, ask."""
+    """Whatever it says about a bill or a payout, ask."""
     fields = _fields(callback)
     if isinstance(fields, Parked):
         return fields
-    if "shap_reference" in fields:
-        return Ignored("payout")
+    if SHAP in fields:
+        found = (strict.identifier(fields.get(name)) for name in ("external_reference", SHAP, "transaction_id"))
+        names = tuple(dict.fromkeys(name for name in found if name))
+        return AboutPayout(names) if names else Ignored("payout")
     bill = strict.identifier(fields.get("billingid"))
     if bill is None:
         return Parked("missing:billingid")
@@ -214,6 +220,8 @@ EBILLING = Provider(
             verifies=True,
             where="Made by you: 32 random letters that end the callback address.",
         ),
+        Credential("shap_id", optional=True, where="eBilling: given with access to SHAP, for payouts: API id."),
+        Credential("shap_secret", optional=True, where="eBilling: given with access to SHAP, for payouts: API secret."),
     ),
     capabilities=Capabilities(signed=False, strong=False, ask=True, token_in_path=True),
     verify=verify,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source, Told
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Capabilities,
     Credential,
     Credentials,
@@ -55,7 +57,10 @@ EVENTS: Mapping[str, Mapping[str, Kind]] = {
 }
 """Event names [SDK/docs/3p]. What one means comes from the entity's status; here stand the exceptions."""
 
-IGNORED: Mapping[str, str] = {"customer.": "customer", "payout.": "payout", "account.": "account"}
+PAYOUT: Final = "payout."
+"""How events about money paid out begin; payout.sent and payout.failed were seen [3p]."""
+
+IGNORED: Mapping[str, str] = {"customer.": "customer", PAYOUT: "payout", "account.": "account"}
 
 MOBILE_MODES = ("mtn", "moov", "airtel", "free_sn", "togocel", "wave", "orange", "sbin", "momo_test", "e_money")
 """How modes of mobile money begin [SDK node, live payloads]; `momo_test` is the sandbox's [docs]."""
@@ -160,6 +165,13 @@ def transaction(name: str, entity: Mapping[str, object], source: Source = Source
     return meaning.tell(names_of_it, facts, entity.get("merchant_reference"), notes)
 
 
+def _payout(entity: object) -> tuple[str, ...]:
+    """A payout's names: the reference that we gave it, and FedaPay's number."""
+    ours = strict.dig(entity, "merchant_reference") or strict.dig(entity, "custom_metadata", "reference")
+    names = (strict.identifier(name) for name in (ours, strict.dig(entity, "id")))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
 # --- the contract -------------------------------------------------------------------------------------
 
 
@@ -222,9 +234,10 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     name = strict.word(event.get("name"))
     if not name:
         return Parked("missing:name")
-    if name not in EVENTS:
-        return meaning.of_no_payment(name, IGNORED)
     entity = event.get("entity")
+    if name not in EVENTS:
+        about = _payout(entity) if name.startswith(PAYOUT) else ()
+        return AboutPayout(about) if about else meaning.of_no_payment(name, IGNORED)
     return transaction(name, entity) if isinstance(entity, dict) else Parked("missing:entity")
 
 

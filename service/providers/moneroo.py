@@ -13,6 +13,7 @@ from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Answer,
     Ask,
     Asked,
@@ -20,6 +21,7 @@ from service.providers.base import (
     Credential,
     Credentials,
     Identity,
+    Ignored,
     Incoming,
     Meaning,
     NotFinal,
@@ -28,13 +30,15 @@ from service.providers.base import (
     Refused,
     Request,
     Unclear,
+    Unmapped,
     Verified,
 )
 
 # --- tables -------------------------------------------------------------------------------------------
 
 EVENTS = frozenset({"payment.initiated", "payment.success", "payment.failed", "payment.cancelled"})
-IGNORED: Mapping[str, str] = {"payout.": "payout"}
+PAYOUTS = "payout."
+"""How the types of those about payouts begin: initiated, success and failed [docs]."""
 
 PAYMENT: Mapping[str, Kind] = {
     "initiated": Kind.CREATED,
@@ -92,16 +96,20 @@ def identify(callback: Incoming) -> Identity:
 
 
 def translate(callback: Incoming, received_at_ms: int) -> Meaning:
-    """Whatever it says about a payment, ask."""
+    """Whatever it says about a payment or a payout, ask."""
     event = strict.document(callback.body)
     if isinstance(event, Parked):
         return event
     type_ = strict.word(event.get("event"))
     if not type_:
         return Parked("missing:event")
-    if type_ not in EVENTS:
-        return meaning.of_no_payment(type_, IGNORED)
     it = strict.branch(event, "data")
+    if type_.startswith(PAYOUTS):
+        ours, theirs = strict.metadata(it.get("metadata")).get("reference"), it.get("id")
+        names = tuple(dict.fromkeys(name for one in (ours, theirs) if (name := strict.identifier(one))))
+        return AboutPayout(names) if names else Ignored("payout")
+    if type_ not in EVENTS:
+        return Unmapped(type_)
     number = strict.identifier(it.get("id"))
     if number is None:
         return Parked("missing:data.id")

@@ -14,6 +14,7 @@ from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Answer,
     Ask,
     Asked,
@@ -21,6 +22,7 @@ from service.providers.base import (
     Credential,
     Credentials,
     Identity,
+    Ignored,
     Incoming,
     Meaning,
     NotFinal,
@@ -55,6 +57,10 @@ FACTS: Facts = {
     "nothing_asked_words": ("MISSING_MSISDN",),  # [3p x2]
 }
 """What is believed and may be set. A `status` in no table proves nothing (ORDER_ALREADY_EXISTS, SERVER_ERROR [3p])."""
+
+PROCESSING = "processing_number"
+WITHDRAWAL_NAMES = (PROCESSING, "transaction", "transaction_id", "transaction_uuid", "operator_transaction_id")
+"""How a withdrawal is named: by our reference, then by whatever is theirs; its notification's fields are [unv]."""
 
 REFUNDED = "-2"
 WAITED_TOO_LONG = "waiting time expired"  # `message` of a failed one [docs sample]
@@ -120,10 +126,14 @@ def identify(callback: Incoming) -> Identity:
 
 
 def translate(callback: Incoming, received_at_ms: int) -> Meaning:
-    """Whatever it says, ask."""
+    """Whatever it says, ask. What names a processing number is about a withdrawal, which cannot be asked about."""
     fields = strict.form(_raw(callback))
     if isinstance(fields, Parked):
         return fields
+    if PROCESSING in fields:
+        found = (strict.identifier(fields.get(name)) for name in WITHDRAWAL_NAMES)
+        names = tuple(dict.fromkeys(name for name in found if name))
+        return AboutPayout(names) if names else Ignored("payout")
     number = strict.identifier(fields.get("transaction_id"))
     if number is None:
         return Parked("missing:transaction_id")

@@ -11,6 +11,7 @@ from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Capabilities,
     Credential,
     Credentials,
@@ -89,8 +90,11 @@ DISPUTE: Mapping[str, Kind] = {
 }
 """A dispute's `status`, with its `resolution` once it is resolved [SDK]; resolved without one says nothing."""
 
+TRANSFER: Final = "transfer."
+"""How events about money paid out begin [docs]."""
+
 IGNORED: Mapping[str, str] = {
-    "transfer.": "transfer",
+    TRANSFER: "transfer",  # without a name
     "bank.transfer.rejected": "a payer's transfer that was sent back",
     "customeridentification.": "customer",
     "dedicatedaccount.": "account",
@@ -240,6 +244,12 @@ def _of_dispute(it: Mapping[str, object], source: Source, facts: Facts) -> Meani
     )
 
 
+def _of_transfer(it: object) -> tuple[str, ...]:
+    """A transfer's names: our reference, which is unique there, and Paystack's code. Its number is nobody's name."""
+    names = (strict.identifier(strict.dig(it, name)) for name in ("reference", "transfer_code"))
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
 EVENTS: Mapping[str, Callable[[Mapping[str, object], Source, Facts], Meaning]] = {
     "charge.success": of_charge,
     "charge.failed": of_charge,  # not documented for cards and mobile money; read all the same should it come
@@ -285,9 +295,10 @@ def translate(callback: Incoming, received_at_ms: int, facts: Facts = FACTS) -> 
     if not type_:
         return Parked("missing:event")
     read = EVENTS.get(type_)
-    if read is None:
-        return meaning.of_no_payment(type_, IGNORED)
     it = event.get("data")
+    if read is None:
+        about = _of_transfer(it) if type_.startswith(TRANSFER) else ()
+        return AboutPayout(about, "transfer") if about else meaning.of_no_payment(type_, IGNORED)
     return read(it, Source.CALLBACK, facts) if isinstance(it, dict) else Parked("missing:data")
 
 

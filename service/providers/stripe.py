@@ -9,6 +9,7 @@ from service.payments import money
 from service.payments.facts import Fact, Kind, Reason, Source
 from service.providers import meaning, signatures, strict
 from service.providers.base import (
+    AboutPayout,
     Capabilities,
     Credential,
     Credentials,
@@ -84,7 +85,11 @@ DISPUTE: Mapping[str, Kind] = {
 }
 """A dispute's `status` [SDK]."""
 
-IGNORED: Mapping[str, str] = {"payout.": "payout", "transfer.": "transfer"}
+PAYOUTS: Mapping[str, str] = {"payout.": "payout", "transfer.": "transfer"}
+"""How events about money paid out begin [SDK], and the object's word."""
+
+IGNORED = PAYOUTS
+"""Those without a name."""
 
 METHODS: Mapping[str, str] = {
     "card": "card",
@@ -266,6 +271,15 @@ def _afterwards(statuses: Mapping[str, Kind]) -> Callable[[Event], Meaning]:
 
 of_refund, _of_dispute = _afterwards(REFUND), _afterwards(DISPUTE)
 
+
+def _of_payout(type_: str, it: object) -> AboutPayout | None:
+    """A payout or a transfer: our reference where it is one of ours, and Stripe's id; None where it names nothing."""
+    what = next((what for start, what in PAYOUTS.items() if type_.startswith(start)), None)
+    names = (strict.identifier(name) for name in (strict.dig(it, "metadata", "reference"), strict.dig(it, "id")))
+    found = tuple(dict.fromkeys(name for name in names if name))
+    return AboutPayout(found, what) if what and found else None
+
+
 EVENTS: Mapping[str, Callable[[Event], Meaning]] = {
     "checkout.session.completed": of_session,
     "checkout.session.expired": of_session,
@@ -332,9 +346,9 @@ def translate(callback: Incoming, received_at_ms: int) -> Meaning:
     if not type_:
         return Parked("missing:type")
     read = EVENTS.get(type_)
-    if read is None:
-        return meaning.of_no_payment(type_, IGNORED)
     about = strict.dig(event, "data", "object")
+    if read is None:
+        return _of_payout(type_, about) or meaning.of_no_payment(type_, IGNORED)
     if not isinstance(about, dict):
         return Parked("missing:data.object")
     return read(Event(type_, strict.seconds_ms(event.get("created")), about))

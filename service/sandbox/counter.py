@@ -2,12 +2,15 @@
 What a person, a script or a test says to a running sandbox over HTTP, under `/_sandbox`.
 
     GET  /_sandbox/books             every charge          GET /_sandbox/phone/{number}   what a phone shows
+    GET  /_sandbox/payouts           what was paid out, and the floats, for people
+    GET  /_sandbox/floats            what can be paid out  POST /_sandbox/float           {provider, currency, minor, …}
     GET  /_sandbox/trouble           what is switched on   POST /_sandbox/trouble         {provider, kind, …}: on
     POST /_sandbox/trouble/off       {provider?, kind?}    POST /_sandbox/payer           {phone, does, …}
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -16,12 +19,15 @@ from service.payments.facts import Reason
 from service.sandbox import pages
 from service.sandbox.bank import Payer
 from service.sandbox.desk import Asked, Said
-from service.sandbox.trouble import KINDS
+from service.sandbox.treasury import START_MINOR
+from service.sandbox.trouble import KINDS, MINOR_MAX
 
 if TYPE_CHECKING:
     from service.sandbox.teller import Sandbox
 
 _TROUBLE = {"provider": str, "kind": str, "operation": str, "times": int, "delay_ms": int, "minor": int}
+_FLOAT = {"provider": str, "account": str, "currency": str, "purse": str, "minor": int}
+WHAT_THERE_IS = "books, payouts, floats, float, trouble, trouble/off, payer and phone/{number}"
 _PAYER = {"phone": str, "does": str, "reason": str, "otp": str, "wrong_otps": int, "after_ms": int}
 
 
@@ -36,7 +42,15 @@ def answer(sandbox: Sandbox, asked: Asked) -> Said:
 def _answer(sandbox: Sandbox, asked: Asked) -> Said:
     match asked.method, asked.path:
         case "GET", "/books":
-            return Said(200, {"charges": sandbox.bank.books(), "callbacks_waiting": sandbox.post.waiting})
+            books = {"charges": sandbox.bank.books(), "payouts": sandbox.treasury.books()}
+            return Said(200, {**books, "floats": sandbox.treasury.floats(), "callbacks_waiting": sandbox.post.waiting})
+        case "GET", "/payouts":
+            return Said(200, pages.payouts(sandbox.treasury))
+        case "GET", "/floats":
+            return Said(200, {"floats": sandbox.treasury.floats(), "others_minor": START_MINOR})
+        case "POST", "/float":
+            _set_float(sandbox, _given(asked, _FLOAT))
+            return Said(200, {"floats": sandbox.treasury.floats(), "others_minor": START_MINOR})
         case "GET", "/trouble":
             return _rules(sandbox)
         case "POST", "/trouble":
@@ -58,7 +72,15 @@ def _answer(sandbox: Sandbox, asked: Asked) -> Said:
         case _, path if path.startswith("/phone/"):
             return _phone(sandbox, unquote(path.removeprefix("/phone/"))[:30], asked)
         case _:
-            return Said(404, {"error": "There is books, trouble, trouble/off, payer and phone/{number}."})
+            return Said(404, {"error": f"There is {WHAT_THERE_IS}."})
+
+
+def _set_float(sandbox: Sandbox, given: dict[str, Any]) -> None:
+    if given.get("provider") not in sandbox.base_urls:
+        raise ValueError(f"provider is one of {', '.join(sandbox.base_urls)}.")
+    if not re.fullmatch("[A-Z]{3}", given.get("currency", "")) or not 0 <= given.get("minor", -1) <= MINOR_MAX:
+        raise ValueError("currency is ISO 4217 in capitals, minor is between 0 and 10^12.")
+    sandbox.treasury.set_float(**given)
 
 
 def _rules(sandbox: Sandbox) -> Said:

@@ -2,9 +2,9 @@
 What a provider's file in `service.sandbox.api` is made of, and what it is handed: the contract of the six.
 
 A file is one `Api`: a table of routes, each with a plain function `handle(desk, account, asked) -> Said`, which reads
-the request strictly, changes the `Bank` and says what the provider would say. It is never asynchronous and opens no
-socket: trouble, sockets, pages and callbacks are the `Sandbox`'s. What the provider would refuse is `raise
-Turned(said)`, in the provider's own error shape.
+the request strictly, changes the `Bank` (or the `Treasury`) and says what the provider would say. It is never
+asynchronous and opens no socket: trouble, sockets, pages and callbacks are the `Sandbox`'s. What the provider would
+refuse is `raise Turned(said)`, in the provider's own error shape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl
 from service.ids import Clock
 from service.payments import money
 from service.sandbox.bank import Bank, Charge, Happening
+from service.sandbox.treasury import Moved, Payout, Treasury
 from service.sandbox.trouble import Operation, Trouble
 
 Choice = Literal["pay", "fail", "abandon"]
@@ -113,18 +114,20 @@ class Turned(Exception):
 
 
 class Desk:
-    """What handlers work with: the bank, the accounts, new ids, addresses of pages, and a bounded memory."""
+    """What handlers work with: the two books, the accounts, new ids, addresses of pages, and a bounded memory."""
 
     def __init__(
         self,
         bank: Bank,
+        treasury: Treasury,
         trouble: Trouble,
         accounts: Sequence[Account],
         clock: Clock,
         luck: random.Random,
         base_url: Callable[[str], str],
     ) -> None:
-        self.bank, self.trouble, self.accounts, self.clock = bank, trouble, tuple(accounts), clock
+        self.bank, self.treasury, self.trouble = bank, treasury, trouble
+        self.accounts, self.clock = tuple(accounts), clock
         self.base_url = base_url  # of a provider: http://127.0.0.1:8090/stripe
         self._luck = luck
         self._memory: dict[str, OrderedDict[str, Any]] = {}
@@ -138,8 +141,8 @@ class Desk:
                 return account
         return None
 
-    def account_of(self, charge: Charge) -> Account | None:
-        """The account that a charge belongs to."""
+    def account_of(self, charge: Charge | Payout) -> Account | None:
+        """The account that a charge or a payout belongs to."""
         fitting = (one for one in self.accounts if (one.provider, one.name) == (charge.provider, charge.account))
         return next(fitting, None)
 
@@ -170,12 +173,16 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`pattern` is a regular expression over the whole path behind the prefix, with named groups."""
+    """
+    `pattern` is a regular expression over the whole path behind the prefix, with named groups. `enter`: where this
+    address has another door than the rest of the API (SHAP's tokens).
+    """
 
     operation: Operation
     method: str
     pattern: str
     handle: Callable[[Desk, Account, Asked], Said]
+    enter: Callable[[Desk, Asked], Account] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,8 +217,9 @@ class Api:
     One provider.
 
     `enter` finds the account that asks, or raises `Turned`. `error(status, words)` is its error shape. `letters` says
-    which callbacks a happening causes, in their order. `back` is where the browser goes after the page. `replay` and
-    `keep` are its idempotency: an answer kept under the request's key, seen before and after trouble.
+    which callbacks a happening causes, in their order, `payout_letters` the same of a payout. `back` is where the
+    browser goes after the page. `replay` and `keep` are its idempotency: an answer kept under the request's key, seen
+    before and after trouble.
     """
 
     name: str
@@ -223,6 +231,11 @@ class Api:
     replay: Callable[[Desk, Account, Asked], Said | None] = no_replay
     keep: Callable[[Desk, Account, Asked, Said], None] = no_keep
     taken: Callable[[int], bool] = any_2xx
+    payout_letters: Callable[[Desk, Moved], Sequence[Letter]] = lambda desk, moved: ()
+
+    def paying(self, routes: Sequence[Route], letters: Callable[[Desk, Moved], Sequence[Letter]]) -> Api:
+        """The same with the half that pays out, which stands in a file of its own."""
+        return replace(self, routes=(*self.routes, *routes), payout_letters=letters)
 
 
 # --- what several files say in the same way -------------------------------------------------------------

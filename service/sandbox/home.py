@@ -153,6 +153,8 @@ def _new_secrets() -> dict[str, str]:
         "ebilling_username": "boutique",
         "ebilling_shared_key": word(16),
         "ebilling_callback_token": word(20),
+        "ebilling_shap_id": word(8),
+        "ebilling_shap_secret": word(16),
         "admin_password": word(6),
     }
 
@@ -186,10 +188,13 @@ def _toml(home: Home) -> str:
             "username": own["ebilling_username"],
             "shared_key": own["ebilling_shared_key"],
             "callback_tokens": [own["ebilling_callback_token"]],
+            "shap_id": own["ebilling_shap_id"],
+            "shap_secret": own["ebilling_shap_secret"],
             "base_url": base["ebilling"],
         },
-        # Where its payers are sent is no part of its API's address.
+        # Where its payers are sent is no part of its API's address, nor is where it pays out.
         "providers.ebilling.facts": {"portal_url": base["ebilling"], "test_portal_url": base["ebilling"]},
+        "providers.ebilling.payout_facts": {"shap_url": base["ebilling"], "test_shap_url": base["ebilling"]},
     }
     top = {
         "mode": "development",

@@ -23,6 +23,7 @@ from service.sandbox.neighbours import Listener
 from service.sandbox.player import Player
 from service.sandbox.rows import Row, news, recovery
 from service.sandbox.screen import Inflow, Outflow, Rates, Snapshot, Sums, time_of_day
+from service.sandbox.treasury import Treasury
 from service.schema import outbox_tables
 
 _PAID = ("succeeded", "partially_refunded", "refunded")
@@ -166,11 +167,19 @@ class Look:
     """Makes snapshots: one cheap read at most twice a second, and fewer when the tables have grown large."""
 
     def __init__(
-        self, app: Application, listeners: Sequence[Listener], player: Player, told: Callable[[str], str]
+        self,
+        app: Application,
+        listeners: Sequence[Listener],
+        player: Player,
+        told: Callable[[str], str],
+        treasury: Treasury | None = None,
     ) -> None:
-        """The first listener is the shop; `told` makes of a command what is to be typed in another terminal."""
+        """
+        The first listener is the shop; `told` makes of a command what is to be typed in another terminal; `treasury`
+        knows who was really paid.
+        """
         self._app, self._listeners, self._player, self._command = app, listeners, player, told
-        self._shop = listeners[0].shop
+        self._shop, self._treasury = listeners[0].shop, treasury
         self._rows: list[Row] = []
         self._began_ms = now_ms()
         self._rates = Rates()
@@ -210,6 +219,7 @@ class Look:
             happened=self._lines,
             rows=self._rows,
             hint=next((hint for row in self._rows if (hint := self._hint(row, at_ms))), None),
+            paid_out=_paid_out(self._treasury),
         )
 
     def _row(self, listener: Listener, seen: Seen, at_s: float) -> Row:
@@ -268,6 +278,13 @@ def _sums(seen: Seen, statuses: Sequence[str], column: int) -> Sums:
             count += row[2]
             minor[row[1]] = minor.get(row[1], 0) + int(row[column])
     return Sums(count, minor)
+
+
+def _paid_out(treasury: Treasury | None) -> Sums:
+    minor, paid = dict[str, int](), treasury.paid_out() if treasury else []
+    for one in paid:
+        minor[one.currency] = minor.get(one.currency, 0) + one.paid_minor - one.returned_minor
+    return Sums(len(paid), minor)
 
 
 _DELIVERED = {1: "webhook delivered", 2: "delivered on 2nd try", 3: "delivered on 3rd try"}

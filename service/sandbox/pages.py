@@ -1,5 +1,6 @@
 """
-The pages a person clicks on, as words and forms without a script: a provider's hosted page, and a phone.
+The pages a person clicks on, as words and forms without a script: a provider's hosted page, a phone, and what was
+paid out.
 
 Every page is small, works at 320 px, says everything in French and English, and shows nothing unescaped.
 """
@@ -13,6 +14,7 @@ from typing import Final
 from service.payments import money
 from service.payments.facts import Reason
 from service.sandbox.bank import Bank, Charge
+from service.sandbox.treasury import Payout, Treasury
 
 TITLES: Final = {
     "stripe": "Stripe",
@@ -42,6 +44,16 @@ STATES: Final = {
     "canceled": "Annulé · Cancelled",
     "expired": "Expiré · Expired",
 }
+PAYOUT_STATES: Final = {
+    "created": "Créé · Created",
+    "otp": "Attend un code · Waits for a code",
+    "queued": "Envoyé · Sent",
+    "in_transit": "En route · In transit",
+    "paid": "Versé · Paid out",
+    "failed": "Échoué · Failed",
+    "returned": "Revenu · Returned",
+}
+PAYOUTS_SHOWN: Final = 20
 _STYLE: Final = (
     "body{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:1rem auto;padding:0 1rem;color:#1b1b1b}"
     "button,select{font:inherit;width:100%;padding:.7rem;margin:.3rem 0;border:1px solid #767676;border-radius:.4rem}"
@@ -60,8 +72,12 @@ def _page(title: str, inside: str) -> str:
     )
 
 
-def _sum(charge: Charge) -> str:
-    return f"{money.to_major(charge.amount_minor, charge.currency):,f} {charge.currency}".replace(",", " ")
+def _sum(charge: Charge | Payout) -> str:
+    return _money(charge.amount_minor, charge.currency)
+
+
+def _money(minor: int, currency: str) -> str:
+    return f"{money.to_major(minor, currency):,f} {currency}".replace(",", " ")
 
 
 def _button(choice: str, words: str) -> str:
@@ -118,6 +134,23 @@ def _prompts(charges: Sequence[Charge], bank: Bank) -> str:
             + "</form></section>"
         )
     return "".join(found)
+
+
+def payouts(treasury: Treasury) -> str:
+    """The floats that were used, and the newest payouts of each provider."""
+    rows = [payout for provider in TITLES for payout in treasury.of(provider)[:PAYOUTS_SHOWN]]
+    paid = "".join(
+        f"<section><strong>{TITLES[one.provider]}</strong> {html.escape(_sum(one))} → {html.escape(one.payee)}<br>"
+        f"<small>{html.escape(one.reference or one.id)} · {PAYOUT_STATES[one.state]}</small></section>"
+        for one in rows
+    )
+    floats = "".join(
+        f"<li>{TITLES.get(one['provider'], one['provider'])} {html.escape(one['purse'])} : "
+        f"{html.escape(_money(one['minor'], one['currency']))}</li>"
+        for one in treasury.floats()
+    )
+    nothing = "<p>Rien n'a été versé · Nothing was paid out</p>"
+    return _page("Versements · Payouts", f"<ul>{floats}</ul>{paid or nothing}")
 
 
 def plain(title: str, words: str) -> str:

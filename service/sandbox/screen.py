@@ -87,6 +87,7 @@ class Snapshot:
     happened: Sequence[tuple[str, str, str]] = ()  # time of day, rich style, sentence
     rows: Sequence[Row] = ()
     hint: tuple[str, str] | None = None  # a sentence, and the command it speaks of
+    paid_out: Sums = Sums()  # what payees really got, by the sandbox's own book
 
 
 def line(seen: Snapshot) -> str:
@@ -101,7 +102,7 @@ def line(seen: Snapshot) -> str:
     return (
         f"{clock(seen.elapsed_s)} | in: {arrived} | worked on {done}, set aside {aside}"
         f" | paid {seen.paid.count} ({sums or '0'}), refunded {seen.refunded.count}, open {seen.pending.count},"
-        f" not paid {seen.unpaid.count}"
+        f" not paid {seen.unpaid.count}{f', paid out {seen.paid_out.count}' if seen.paid_out.count else ''}"
         f" | webhooks: delivered {out.delivered}, waiting {out.waiting}, retrying {out.retrying}, dead {out.dead}"
         f" | shop: verified {shop.verified}, failed on purpose {shop.on_purpose}, after a retry {shop.retried},"
         f" repeats dropped {shop.repeat} | queue {seen.due}"
@@ -256,7 +257,15 @@ def _till(seen: Snapshot) -> Panel:
     table.add_row("Open", count(seen.pending.count, "cyan"))
     table.add_row("Not paid", count(seen.unpaid.count))
     table.add_row("Disputed", count(seen.disputed, "red"))
-    return panel("Payments", table)
+    return panel("Payments", table, _paid_out(seen, few=True))
+
+
+def _paid_out(seen: Snapshot, *, few: bool = False) -> str | None:
+    """Under the payments, once somebody was paid."""
+    if not seen.paid_out.count:
+        return None
+    sums = "" if few else "".join(f" {money(minor, one)}" for one, minor in sorted(seen.paid_out.minor.items()))
+    return f"[green]{grouped(seen.paid_out.count)} paid out{sums}[/]"
 
 
 def _payments(seen: Snapshot) -> Panel:
@@ -279,7 +288,8 @@ def _payments(seen: Snapshot) -> Panel:
                 for currency in CURRENCIES
             ),
         )
-    return panel("Payments", table, f"[red]{grouped(seen.disputed)} disputed[/]" if seen.disputed else None)
+    notes = [f"[red]{grouped(seen.disputed)} disputed[/]"] if seen.disputed else []
+    return panel("Payments", table, " · ".join([*notes, *filter(None, [_paid_out(seen)])]) or None)
 
 
 def _shop(seen: Snapshot) -> Panel:

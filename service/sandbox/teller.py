@@ -7,6 +7,7 @@ The sandbox: the six providers' APIs as one local server, with their callbacks, 
         sandbox.visit(url, "pay")                   # what a payer does on a hosted page
         await sandbox.tick()                        # the bank settles, callbacks go out
         sandbox.bank.charged(reference)             # what was really charged
+        sandbox.treasury.paid_out(reference)        # and really paid out
 
 `ports="each"` (or a port for each name) gives every provider one of its own, which `refuse` can shut. `every_ms` ticks
 by real time for a demonstration; without it nothing moves but by `tick()`. Everything is in memory and bounded; it
@@ -37,6 +38,7 @@ from service.sandbox.bank import Bank, Charge, Happening, Payer
 from service.sandbox.desk import Account, Api, Asked, Choice, Desk, Said, Turned
 from service.sandbox.door import BODY_BYTES_MAX, Door
 from service.sandbox.post import Post
+from service.sandbox.treasury import Fate, Moved, Payout, Treasury
 from service.sandbox.trouble import AFTER, BEFORE, Trouble
 
 HANG_S_MAX: Final = 120.0
@@ -62,9 +64,12 @@ class Sandbox:
         luck: random.Random | None = None,
     ) -> None:
         self.bank = Bank(clock, anybody=anybody)
+        self.treasury = Treasury(clock)
         self.trouble = Trouble(tuple(APIS))
         self.post = Post(clock, self.trouble, {name: api.taken for name, api in APIS.items()})
-        self.desk = Desk(self.bank, self.trouble, accounts, clock, luck or random.SystemRandom(), self.base_url)
+        self.desk = Desk(
+            self.bank, self.treasury, self.trouble, accounts, clock, luck or random.SystemRandom(), self.base_url
+        )
         self.asked: Counter[tuple[str, str, int]] = Counter()  # (provider, operation, status; 0: no answer)
         self.hanging = 0  # how many wait for an answer that never comes
         self._every_ms = every_ms
@@ -79,6 +84,8 @@ class Sandbox:
         self._ticker: asyncio.Task[None] | None = None
         self.bank.heard.append(self._write_letters)
         self.bank.takes = self._amount_taken
+        self.treasury.heard.append(self._write_payout_letters)
+        self.treasury.fate, self.treasury.poor = self._fate, self._poor
         self.trouble.changed = self._open_and_shut
 
     # --- life -----------------------------------------------------------------------------------------
@@ -128,11 +135,12 @@ class Sandbox:
         return f"http://{self._main.host}:{self._main.port}"
 
     async def tick(self, times: int = 1) -> None:
-        """What is due by the clock happens: payers answer, refunds arrive, callbacks go out (each is tried once)."""
+        """What is due by the clock happens: payers answer, money moves, callbacks go out (each is tried once)."""
         assert self._session is not None, "started"
         async with self._ticking:
             for _ in range(times):
                 self.bank.settle()
+                self.treasury.settle()
                 await self.post.deliver(self._session)
 
     async def _tick_by_time(self, every_s: float) -> None:
@@ -175,6 +183,23 @@ class Sandbox:
         if account is not None:
             for letter in APIS[charge.provider].letters(self.desk, happening):
                 self.post.put(account, letter, charge.callback_url or account.callback_url)
+
+    def _write_payout_letters(self, moved: Moved) -> None:
+        payout = moved.payout
+        account = self.desk.account_of(payout)
+        if account is not None:
+            for letter in APIS[payout.provider].payout_letters(self.desk, moved):
+                self.post.put(account, letter, payout.callback_url or account.callback_url)
+
+    def _fate(self, payout: Payout) -> Fate:
+        fails, slow, back = (
+            self.trouble.take(payout.provider, "payout", kind)
+            for kind in ("payout_fails", "payout_slow", "payout_returned_later")
+        )
+        return Fate(fails is not None, slow.delay_ms if slow else 0, back.delay_ms if back else None)
+
+    def _poor(self, payout: Payout) -> bool:
+        return self.trouble.take(payout.provider, "payout", "insufficient_float") is not None
 
     def _open_and_shut(self) -> None:
         if not self._doors:
@@ -239,7 +264,7 @@ class Sandbox:
             return self._count(api.name, operation, await self._instead(api, before.kind, request))
         account: Account | None = None
         try:
-            account = api.enter(self.desk, asked)
+            account = (route.enter or api.enter)(self.desk, asked)
             said = api.replay(self.desk, account, asked) or route.handle(self.desk, account, asked)
         except Turned as turned:
             said = turned.said

@@ -3,6 +3,7 @@ What goes wrong in the sandbox, switched on by provider, operation and count.
 
     trouble.on("paystack", "timeout_after")                         the next and all later charges
     trouble.on("stripe", "error_5xx_before", "refund", times=2)     the next two refunds
+    trouble.on("paystack", "payout_returned_later", delay_ms=60_000)  payouts arrive, and come back a minute later
     trouble.off()                                                   all is well again
 
 `before` troubles let nothing happen; `after` troubles strike when the operation has been done, and only where it was
@@ -15,8 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-Operation = Literal["create", "fetch", "otp", "cancel", "refund", "callback", "capture"]
+Operation = Literal["create", "fetch", "otp", "cancel", "refund", "callback", "capture", "prepare", "payout"]
 OPERATIONS: Final[tuple[Operation, ...]] = get_args(Operation)
+"""`payout` is the call that sends money out, `prepare` one that has to come before it and moves none."""
 
 KINDS: Final[dict[str, tuple[str, str]]] = {
     # name: the operation it stands for when none is named (empty: every one), and what it does
@@ -33,6 +35,11 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
     "wrong_amount": ("capture", "the amount that is taken differs by `minor`"),
     "otp_wrong": ("otp", "the right code is called wrong"),
     "refund_fails_later": ("refund", "the refund is taken, succeeds, and fails afterwards"),
+    "payout_fails": ("payout", "the payout is taken, and fails before anybody is paid"),
+    "payout_returned_later": ("payout", "the payee is paid, and the money comes back after `delay_ms`"),
+    "payout_slow": ("payout", "the payout is in transit for `delay_ms`"),
+    "payout_otp": ("payout", "the payout wants a code from a person first (Paystack)"),
+    "insufficient_float": ("payout", "there is not enough to pay out, whatever the float holds"),
     "duplicate": ("callback", "callbacks are sent twice"),
     "reordered": ("callback", "callbacks that wait are sent last first"),
     "late": ("callback", "callbacks are sent `delay_ms` later"),
@@ -41,6 +48,7 @@ KINDS: Final[dict[str, tuple[str, str]]] = {
 
 BEFORE: Final = ("timeout_before", "error_5xx_before", "rate_limited", "unauthorized", "maintenance")
 AFTER: Final = ("timeout_after", "reset", "error_5xx_after", "garbage_2xx")
+PAYOUT: Final = ("payout_fails", "payout_returned_later", "payout_slow", "payout_otp", "insufficient_float")
 
 RULES_MAX: Final = 200
 DELAY_MS_MAX: Final = 7 * 24 * 3_600_000
@@ -86,7 +94,8 @@ class Trouble:
         operation = operation or usual or "*"
         if operation != "*" and operation not in OPERATIONS:
             raise ValueError(f"operation is * or one of {', '.join(OPERATIONS)}.")
-        if usual in ("capture", "callback") and operation not in (usual, "*"):
+        own = usual in ("capture", "callback") or kind in PAYOUT
+        if own and operation not in (usual, "*"):
             raise ValueError(f"{kind} is for the operation {usual}.")
         if times is not None and not 0 < times <= 1_000_000:
             raise ValueError("times is between 1 and 1000000.")

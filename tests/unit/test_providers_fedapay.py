@@ -9,7 +9,7 @@ import pytest
 
 from service.payments.facts import Fact, Kind, Reason, Told
 from service.providers import PROVIDERS, fedapay
-from service.providers.base import Ignored, Incoming, Parked
+from service.providers.base import AboutPayout, Ignored, Incoming, Parked
 from tests.conformance.wire import NOW_MS, callback
 
 FEDAPAY = PROVIDERS["fedapay"]
@@ -127,6 +127,21 @@ def test_names_and_notes() -> None:
 def test_what_is_no_payment_is_ignored(name: str) -> None:
     """Known, and not about a payment."""
     assert isinstance(FEDAPAY.translate(Incoming("POST", (), b"", json.dumps({"name": name}).encode()), 0), Ignored)
+
+
+@pytest.mark.parametrize("name", ["payout.sent", "payout.failed", "payout.started"])
+def test_a_payout_is_about_a_payout(name: str) -> None:
+    """By our reference and FedaPay's number, whatever it says of the money."""
+
+    def said(**entity: object) -> object:
+        body = json.dumps({"name": name, "entity": {"klass": "v1/payout", "status": "sent"} | entity}).encode()
+        return FEDAPAY.translate(Incoming("POST", (), b"", body), 0)
+
+    ours = "caisse-0badcafe-po-9"
+    assert said(id=77, merchant_reference=ours, reference="1540316134325") == AboutPayout((ours, "77"))
+    assert said(id=77, custom_metadata={"reference": ours}) == AboutPayout((ours, "77"))
+    assert said(id=77) == AboutPayout(("77",))
+    assert isinstance(said(id=None), Ignored) and isinstance(said(id=True, merchant_reference=[]), Ignored)
 
 
 def test_the_sandbox_s_own_mode_is_test_money() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from service.payments.facts import Fact, Kind, Reason, Told
 from service.providers import PROVIDERS, paystack
-from service.providers.base import Ignored, Parked
+from service.providers.base import AboutPayout, Ignored, Parked
 from tests.conformance.wire import NOW_MS, callback, plain
 
 PAYSTACK = PROVIDERS["paystack"]
@@ -149,9 +149,7 @@ def test_the_time_is_when_it_was_paid() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        "transfer.success",
-        "transfer.failed",
-        "transfer.reversed",
+        "transfer.success",  # without a name
         "bank.transfer.rejected",
         "customeridentification.failed",
         "paymentrequest.success",
@@ -164,6 +162,20 @@ def test_what_is_no_payment_is_ignored(event: str) -> None:
     """Known, and not about a payment."""
     body = json.dumps({"event": event, "data": {}}).encode()
     assert isinstance(PAYSTACK.translate(plain(body), 0), Ignored)
+
+
+@pytest.mark.parametrize("event", ["transfer.success", "transfer.failed", "transfer.reversed"])
+def test_a_transfer_is_about_a_payout(event: str) -> None:
+    """By our reference and Paystack's code, whatever it says of the money; a bare number names nothing."""
+    data: dict[str, object] = {"id": 860703114, "status": "success", "amount": 100_000}
+    named = data | {"reference": "caisse-0badcafe-po-9", "transfer_code": "TRF_1"}
+    of = {"named": named, "coded": data | {"reference": None, "transfer_code": "TRF_1"}, "bare": data, "none": None}
+    said = {
+        how: PAYSTACK.translate(plain(json.dumps({"event": event, "data": it}).encode()), 0) for how, it in of.items()
+    }
+    assert said["named"] == AboutPayout(("caisse-0badcafe-po-9", "TRF_1"), "transfer")
+    assert said["coded"] == AboutPayout(("TRF_1",), "transfer")
+    assert isinstance(said["bare"], Ignored) and isinstance(said["none"], Ignored)
 
 
 def test_every_word_of_paystack_has_an_opinion() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from service.payments.facts import Fact, Kind, Reason, Told, join
 from service.providers import PROVIDERS, stripe
-from service.providers.base import Ignored, Parked
+from service.providers.base import AboutPayout, Ignored, Parked
 from tests.conformance.wire import NOW_MS, callback, plain
 
 STRIPE = PROVIDERS["stripe"]
@@ -170,11 +171,24 @@ def test_disputes_are_told_by_their_status() -> None:
 
 
 def test_what_is_no_payment_is_ignored() -> None:
-    """Payouts, transfers, cards that are kept; a subscription's money is told by its invoice's intent."""
-    assert STRIPE.translate(callback(STRIPE, "payout.paid"), 0) == Ignored("payout")
+    """Cards that are kept, payouts without a name; a subscription's money is told by its invoice's intent."""
+    nameless = b'{"object":"event","type":"payout.paid","data":{"object":{"id":null}}}'
+    for body in (nameless, nameless.replace(b'{"id":null}', b"7"), nameless.replace(b'{"object":{"id":null}}', b"[]")):
+        assert isinstance(STRIPE.translate(plain(body), 0), Ignored)
     for mode in ("setup", "subscription"):
         fields = {"data.object.mode": mode, "data.object.payment_intent": None}
         assert isinstance(STRIPE.translate(callback(STRIPE, "checkout.session.completed", fields), 0), Ignored)
+
+
+@pytest.mark.parametrize(
+    ("event", "what"), [("payout.paid", "payout"), ("payout.failed", "payout"), ("transfer.reversed", "transfer")]
+)
+def test_payouts_and_transfers_are_about_a_payout(event: str, what: str) -> None:
+    """By our reference where it is one of ours, and by Stripe's id, whatever it says of the money."""
+    body = {"object": "event", "type": event, "data": {"object": {"id": "po_1", "metadata": {"reference": "ours-1"}}}}
+    assert STRIPE.translate(plain(json.dumps(body).encode()), 0) == AboutPayout(("ours-1", "po_1"), what)
+    body["data"] = {"object": {"id": "po_1", "metadata": {}}}
+    assert STRIPE.translate(plain(json.dumps(body).encode()), 0) == AboutPayout(("po_1",), what)
 
 
 def test_a_thin_event_is_parked() -> None:

@@ -80,7 +80,8 @@ def error(status: int, words: str, **fields: str) -> Said:
     return Said(status, {"message": words} | ({"errors": {k: [v] for k, v in fields.items()}} if fields else {}))
 
 
-def _wrong(**fields: str) -> Turned:
+def wrong(**fields: str) -> Turned:
+    """422 with what is wrong with each field."""
     return Turned(error(422, "Erreur de validation", **fields))
 
 
@@ -152,7 +153,8 @@ def enter(desk: Desk, asked: Asked) -> Account:
     return account
 
 
-def _body(asked: Asked) -> dict[str, Any]:
+def body_of(asked: Asked) -> dict[str, Any]:
+    """The JSON object in the body."""
     found = asked.json()
     if found is None:
         raise Turned(error(400, "Le corps de la requête est invalide"))
@@ -166,30 +168,31 @@ def _known(desk: Desk, account: Account, number: str) -> Charge:
     return found
 
 
-def _phone(said: object, *, national: bool) -> tuple[str, str]:
+def phone_of(said: object, *, national: bool) -> tuple[str, str]:
     """`{number, country}`: the country in small letters, the number with or without its country's code."""
     if not isinstance(said, dict):
-        raise _wrong(phone_number="doit être un objet")
+        raise wrong(phone_number="doit être un objet")
     number, country = said.get("number"), said.get("country")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9]{8,10}" if national else r"\+?[0-9]{8,15}", number):
-        raise _wrong(phone_number="n'est pas un numéro valide")
+        raise wrong(phone_number="n'est pas un numéro valide")
     if not isinstance(country, str) or not re.fullmatch("[a-z]{2}", country):
-        raise _wrong(phone_number="le pays n'est pas valide")
+        raise wrong(phone_number="le pays n'est pas valide")
     return number, country
 
 
-def _customer(said: object) -> None:
+def check_customer(said: object) -> None:
+    """Nobody, or somebody who can be told from others."""
     if said is None:
         return
     if not isinstance(said, dict) or not said:
-        raise _wrong(customer="doit être un objet")
+        raise wrong(customer="doit être un objet")
     if not any(said.get(name) for name in ("id", "email", "firstname", "lastname", "phone_number")):
-        raise _wrong(customer="est vide")
+        raise wrong(customer="est vide")
     email = said.get("email")
     if email is not None and not (isinstance(email, str) and re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email)):
-        raise _wrong(email="n'est pas valide")
+        raise wrong(email="n'est pas valide")
     if said.get("phone_number") is not None:
-        _phone(said["phone_number"], national=False)
+        phone_of(said["phone_number"], national=False)
 
 
 # --- transactions -------------------------------------------------------------------------------------
@@ -197,29 +200,29 @@ def _customer(said: object) -> None:
 
 def create(desk: Desk, account: Account, asked: Asked) -> Said:
     """`POST /v1/transactions`."""
-    said = _body(asked)
+    said = body_of(asked)
     description = said.get("description")
     if not isinstance(description, str) or not description.strip():
-        raise _wrong(description="doit être rempli(e)")
+        raise wrong(description="doit être rempli(e)")
     currency = said.get("currency")
     iso = currency.get("iso") if isinstance(currency, dict) else None
     if not isinstance(iso, str) or iso not in CURRENCIES:
-        raise _wrong(currency="n'existe pas")
+        raise wrong(currency="n'existe pas")
     amount = integer(said.get("amount"))
     minor = None if amount is None else money.from_major(amount, iso)
     if not minor or minor > AMOUNT_MAX:
-        raise _wrong(amount=f"doit être un nombre entier entre 1 et {AMOUNT_MAX}")
+        raise wrong(amount=f"doit être un nombre entier entre 1 et {AMOUNT_MAX}")
     reference = said.get("merchant_reference")
     if reference is not None and (not isinstance(reference, str) or not 0 < len(reference) <= 255):
-        raise _wrong(merchant_reference="n'est pas valide")
+        raise wrong(merchant_reference="n'est pas valide")
     if reference and desk.bank.by_reference("fedapay", account.name, reference):
-        raise _wrong(merchant_reference="est déjà utilisé(e)")
+        raise wrong(merchant_reference="est déjà utilisé(e)")
     url = said.get("callback_url")
     if url is not None and not (isinstance(url, str) and re.match(r"https?://[^\s]+\Z", url)):
-        raise _wrong(callback_url="n'est pas une adresse valide")
+        raise wrong(callback_url="n'est pas une adresse valide")
     if not isinstance(said.get("custom_metadata"), dict | None):
-        raise _wrong(custom_metadata="doit être un objet")
-    _customer(said.get("customer"))
+        raise wrong(custom_metadata="doit être un objet")
+    check_customer(said.get("customer"))
     charge = Charge(
         id=desk.digits(9),
         provider="fedapay",
@@ -251,17 +254,17 @@ def token(desk: Desk, account: Account, asked: Asked) -> Said:
 
 def push(desk: Desk, account: Account, asked: Asked) -> Said:
     """`POST /v1/{mode}`: the phone rings."""
-    mode, said = asked.parts["mode"], _body(asked)
+    mode, said = asked.parts["mode"], body_of(asked)
     given = said.get("token")
     charge = desk.bank.find("fedapay", given) if isinstance(given, str) else None
     if charge is None or charge.account != account.name or charge.names.get("token") != given:
-        raise _wrong(token="n'est pas valide")  # noqa: S106 - a sentence
+        raise wrong(token="n'est pas valide")  # noqa: S106 - a sentence
     sandbox = asked.bearer().startswith(SANDBOX_KEY)
     if sandbox != (mode == SANDBOX_MODE):
-        raise _wrong(mode="n'est pas disponible pour ce compte")
-    number, country = _phone(said.get("phone_number"), national=sandbox)
+        raise wrong(mode="n'est pas disponible pour ce compte")
+    number, country = phone_of(said.get("phone_number"), national=sandbox)
     if not sandbox and MODES[mode] != (country, charge.currency):
-        raise _wrong(mode="n'est pas disponible pour ce pays ou cette monnaie")
+        raise wrong(mode="n'est pas disponible pour ce pays ou cette monnaie")
     if not charge.live or charge.waits == "approval":
         raise Turned(error(422, "La transaction n'est plus en attente"))
     charge.method, charge.operator, charge.country = "mobile_money", mode, country.upper()
@@ -288,7 +291,7 @@ def transactions(desk: Desk, account: Account, asked: Asked) -> Said:
     query = asked.queries()
     size, page = query.get("per_page", "25"), query.get("page", "1")
     if not (size.isdigit() and page.isdigit()) or not 0 < int(size) <= PAGE_MAX or not 0 < int(page) <= 10_000:
-        raise _wrong(page="n'est pas valide")
+        raise wrong(page="n'est pas valide")
     found = desk.bank.of("fedapay", account.name)
     begin = (int(page) - 1) * int(size)
     include = "currency" in query.get("include", "")

@@ -84,19 +84,20 @@ OPTIONAL_TEXTS: Final = ("phone", "address", "city", "state", "country", "zip")
 # --- the envelope and its errors --------------------------------------------------------------------
 
 
-def _envelope(status: int, words: str, data: object = None, errors: object = None) -> Said:
+def envelope(status: int, words: str, data: object = None, errors: object = None) -> Said:
+    """`{message, data, errors}` [docs]."""
     return Said(status, {"message": words, "data": {} if data is None else data, "errors": errors})
 
 
 def error(status: int, words: str) -> Said:
     """Its envelope around nothing."""
-    return _envelope(status, words)
+    return envelope(status, words)
 
 
-def _unfit(status: int, **fields: str) -> Turned:
+def unfit(status: int, **fields: str) -> Turned:
     """400 where something is missing, 422 where it is there and not proper [docs]; the shape of an error is [unv]."""
     errors = [{"type": "validation_error", "field": name, "message": words} for name, words in fields.items()]
-    return Turned(_envelope(status, next(iter(fields.values())), errors=errors))
+    return Turned(envelope(status, next(iter(fields.values())), errors=errors))
 
 
 def _enter(desk: Desk, asked: Asked) -> Account:
@@ -116,7 +117,7 @@ def _initialize(desk: Desk, account: Account, asked: Asked) -> Said:
         raise Turned(error(400, "The request body is not valid JSON."))
     amount_minor, currency = _sum(body)
     _texts(body)
-    metadata, methods = _metadata(body.get("metadata")), _methods(body.get("methods"), currency)
+    metadata, methods = metadata_of(body.get("metadata")), _methods(body.get("methods"), currency)
     country = _restricted(body)
     customer = body["customer"]
     charge = Charge(
@@ -139,7 +140,7 @@ def _initialize(desk: Desk, account: Account, asked: Asked) -> Said:
     desk.bank.begin(charge)
     desk.bank.ask(charge, "page")
     data = {"id": charge.id, "checkout_url": desk.page(charge)}
-    return _envelope(201, "Transaction initialized successfully.", data)
+    return envelope(201, "Transaction initialized successfully.", data)
 
 
 def _sum(body: Mapping[str, Any]) -> tuple[int, str]:
@@ -149,15 +150,15 @@ def _sum(body: Mapping[str, Any]) -> tuple[int, str]:
     given = {**body, **named}
     lacking = [name for name in REQUIRED if given.get(name) in (None, "", {})]
     if lacking:
-        raise _unfit(400, **{name: f"The {name} field is required." for name in lacking})
+        raise unfit(400, **{name: f"The {name} field is required." for name in lacking})
     currency = body["currency"]
     if not isinstance(currency, str) or currency not in METHODS:
-        raise _unfit(422, currency="The selected currency is invalid.")
+        raise unfit(422, currency="The selected currency is invalid.")
     amount = integer(body["amount"])
     if amount is None:
-        raise _unfit(422, amount="The amount must be an integer.")
+        raise unfit(422, amount="The amount must be an integer.")
     if not 0 < amount <= AMOUNT_MAX:
-        raise _unfit(422, amount=f"The amount must be between 1 and {AMOUNT_MAX}.")
+        raise unfit(422, amount=f"The amount must be between 1 and {AMOUNT_MAX}.")
     return amount * 10 ** money.exponent(currency), currency
 
 
@@ -169,22 +170,22 @@ def _texts(body: Mapping[str, Any]) -> None:
     texts |= {f"customer.{name}": customer[name] for name in OPTIONAL_TEXTS if customer.get(name) is not None}
     for name, value in texts.items():
         if not isinstance(value, str) or len(value) > CHARACTERS_MAX:
-            raise _unfit(422, **{name: f"The {name} must be a string of at most {CHARACTERS_MAX} characters."})
+            raise unfit(422, **{name: f"The {name} must be a string of at most {CHARACTERS_MAX} characters."})
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", customer["email"]):
-        raise _unfit(422, **{"customer.email": "The customer.email must be a valid email address."})
+        raise unfit(422, **{"customer.email": "The customer.email must be a valid email address."})
     if not isinstance(body["return_url"], str) or not re.match(r"https?://[^/\s]", body["return_url"]):
-        raise _unfit(422, return_url="The return_url must be a valid URL.")
+        raise unfit(422, return_url="The return_url must be a valid URL.")
 
 
-def _metadata(given: object) -> dict[str, str]:
+def metadata_of(given: object) -> dict[str, str]:
     """ "Only string values are allowed" [docs]; an empty list is PHP's empty object."""
     if given is None or given == []:
         return {}
     if not isinstance(given, dict) or len(given) > METADATA_MAX:
-        raise _unfit(422, metadata="The metadata must be an array of key-value pairs.")
+        raise unfit(422, metadata="The metadata must be an array of key-value pairs.")
     for name, value in given.items():
         if not isinstance(value, str):
-            raise _unfit(422, **{f"metadata.{name}": f"The metadata.{name} must be a string."})
+            raise unfit(422, **{f"metadata.{name}": f"The metadata.{name} must be a string."})
     return given
 
 
@@ -193,10 +194,10 @@ def _methods(given: object, currency: str) -> list[str]:
     if given is None:
         return []
     if not isinstance(given, list) or not given:
-        raise _unfit(422, methods="The methods must be an array.")
+        raise unfit(422, methods="The methods must be an array.")
     for number, code in enumerate(given):
         if code not in METHODS[currency].split():
-            raise _unfit(422, **{f"methods.{number}": f"The selected methods.{number} is invalid."})
+            raise unfit(422, **{f"methods.{number}": f"The selected methods.{number} is invalid."})
     return given
 
 
@@ -204,17 +205,17 @@ def _restricted(body: Mapping[str, Any]) -> str:
     """`restrict_country_code` or `restricted_phone`, never both [docs]."""
     country, phone = body.get("restrict_country_code"), body.get("restricted_phone")
     if country is not None and phone is not None:
-        raise _unfit(422, restrict_country_code="The restrict_country_code and restricted_phone exclude each other.")
+        raise unfit(422, restrict_country_code="The restrict_country_code and restricted_phone exclude each other.")
     if phone is not None:
         parts = phone if isinstance(phone, dict) else {}
         for name in ("number", "country_code"):
             if not isinstance(parts.get(name), str) or not parts[name]:
-                raise _unfit(422, **{f"restricted_phone.{name}": f"The restricted_phone.{name} field is required."})
+                raise unfit(422, **{f"restricted_phone.{name}": f"The restricted_phone.{name} field is required."})
         country = parts["country_code"]
     if country is None:
         return ""
     if not isinstance(country, str) or not re.fullmatch(r"[A-Z]{2}", country):
-        raise _unfit(422, restrict_country_code="The selected restrict_country_code is invalid.")
+        raise unfit(422, restrict_country_code="The selected restrict_country_code is invalid.")
     return country
 
 
@@ -224,7 +225,7 @@ def _restricted(body: Mapping[str, Any]) -> str:
 def _verify(desk: Desk, account: Account, asked: Asked) -> Said:
     """All of it; here the currency is an object [docs]."""
     charge = _charge(desk, account, asked)
-    return _envelope(200, "Payment transaction fetched successfully!", _payment(desk, account, charge))
+    return envelope(200, "Payment transaction fetched successfully!", _payment(desk, account, charge))
 
 
 def _retrieve(desk: Desk, account: Account, asked: Asked) -> Said:
@@ -232,7 +233,7 @@ def _retrieve(desk: Desk, account: Account, asked: Asked) -> Said:
     data = _payment(desk, account, _charge(desk, account, asked))
     data["currency"] = data["currency"]["code"]
     data["payment_phone_number"] = (data.pop("capture") or {}).get("phone_number")
-    return _envelope(200, "Payment transaction fetched successfully", data)
+    return envelope(200, "Payment transaction fetched successfully", data)
 
 
 def _charge(desk: Desk, account: Account, asked: Asked) -> Charge:
@@ -243,7 +244,7 @@ def _charge(desk: Desk, account: Account, asked: Asked) -> Charge:
 
 
 def _payment(desk: Desk, account: Account, charge: Charge) -> dict[str, Any]:
-    amount = _major(charge.captured_minor or charge.amount_minor, charge.currency)
+    amount = in_major(charge.captured_minor or charge.amount_minor, charge.currency)
     exponent = money.exponent(charge.currency)
     currency = {
         "name": charge.currency,
@@ -299,7 +300,7 @@ def _capture(charge: Charge, amount: int | str, currency: Mapping[str, Any]) -> 
     }
 
 
-def _major(amount_minor: int, currency: str) -> int | str:
+def in_major(amount_minor: int, currency: str) -> int | str:
     """Whole, as it was asked for; text with a fraction only where trouble took another amount."""
     found = money.to_major(amount_minor, currency)
     return int(found) if found == found.to_integral_value() else str(found)

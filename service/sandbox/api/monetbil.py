@@ -97,11 +97,11 @@ def error(status: int, words: str) -> Said:
 
 def _enter(desk: Desk, asked: Asked) -> Account:
     """By the service key, in the path or the body; checkPayment asks for none, and its payment says whose it is."""
-    fields = _fields(asked)
+    fields = fields_of(asked)
     path = WIDGET if asked.path.startswith(WIDGET) else asked.path
     lacking = [name for name in REQUIRED[path] if not fields.get(name)]
     if lacking:
-        raise _unfit(**dict.fromkeys(lacking, "The {} field is required."))
+        raise unfit(**dict.fromkeys(lacking, "The {} field is required."))
     if path == CHECK:
         found = _charge(desk, fields["paymentId"])
         account = desk.account_of(found) if found else None
@@ -110,11 +110,11 @@ def _enter(desk: Desk, asked: Asked) -> Account:
         key = unquote(asked.path.removeprefix(WIDGET)) if path == WIDGET else fields["service"]
         account = desk.account(NAME, "service_key", key)
     if account is None:
-        raise Turned(_refused("SERVICE_NOT_FOUND", "Service not found."))  # [3p]
+        raise Turned(refused("SERVICE_NOT_FOUND", "Service not found."))  # [3p]
     return account
 
 
-def _fields(asked: Asked) -> dict[str, str]:
+def fields_of(asked: Asked) -> dict[str, str]:
     """A form or JSON [docs]; whole numbers of JSON as text, and what is neither as nothing that is valid."""
     if asked.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return asked.form() or {}
@@ -122,13 +122,14 @@ def _fields(asked: Asked) -> dict[str, str]:
     return {name: str(value) for name, value in given.items() if value is not None and value != ""}
 
 
-def _unfit(**fields: str) -> Turned:
+def unfit(**fields: str) -> Turned:
     """422 with a list of sentences by field [docs]."""
     said = {name: [words.format(re.sub(r"(?<!^)(?=[A-Z])", " ", name).lower())] for name, words in fields.items()}
     return Turned(Said(422, said))
 
 
-def _refused(status: str, words: str) -> Said:
+def refused(status: str, words: str) -> Said:
+    """A no in an answer of 200."""
     return Said(200, {"success": False, "status": status, "message": words})
 
 
@@ -137,7 +138,7 @@ def _refused(status: str, words: str) -> Said:
 
 def _widget(desk: Desk, account: Account, asked: Asked) -> Said:
     """`{success: true, payment_url}` [SDK]. Who will pay is asked on the page, so no number is said yet."""
-    fields = _fields(asked)
+    fields = fields_of(asked)
     country, amount_minor, currency = _sum(fields, fields.get("country", "CM"))
     if "sign" in fields and fields["sign"] not in _signs(account, fields):
         raise Turned(Said(403, {"success": False, "message": "Invalid signature"}))
@@ -156,15 +157,15 @@ def _signs(account: Account, fields: Mapping[str, str]) -> list[str]:
 
 def _place(desk: Desk, account: Account, asked: Asked) -> Said:
     """A prompt on the phone: REQUEST_ACCEPTED, the payment's number, and what the payer dials [docs]."""
-    fields = _fields(asked)
+    fields = fields_of(asked)
     number, operator = fields["phonenumber"], fields.get("operator", "")
-    if operator and operator not in _codes():
-        raise _unfit(operator="The selected {} is invalid.")
+    if operator and operator not in codes():
+        raise unfit(operator="The selected {} is invalid.")
     country = operator.partition("_")[0] or fields.get("country") or _country(number)
     country, amount_minor, currency = _sum(fields, country)
     dial = COUNTRIES[country][0]
     if not re.fullmatch(rf"({dial})?\d{{8,10}}", number, re.ASCII):
-        raise Turned(_refused("INVALID_MSISDN", "Invalid msisdn."))  # [docs]
+        raise Turned(refused("INVALID_MSISDN", "Invalid msisdn."))  # [docs]
     operator = operator or f"{country}_{WHERE[country][0]}"
     msisdn = number if number.startswith(dial) else dial + number
     charge = _begin(desk, account, fields, country, amount_minor, currency, msisdn)
@@ -185,7 +186,8 @@ def _place(desk: Desk, account: Account, asked: Asked) -> Said:
     )
 
 
-def _codes() -> list[str]:
+def codes() -> list[str]:
+    """Every operator with its country, as `CM_MTNMOBILEMONEY`."""
     return [f"{country}_{end}" for country, ends in WHERE.items() for end in ends]
 
 
@@ -197,15 +199,15 @@ def _country(number: str) -> str:
 def _sum(fields: Mapping[str, str], country: str) -> tuple[str, int, str]:
     """Country, amount in minor units and currency: whole units of the country's own."""
     if country not in COUNTRIES or fields.get("country", country) != country:
-        raise _unfit(country="The selected {} is invalid.")
+        raise unfit(country="The selected {} is invalid.")
     currency = COUNTRIES[country][1]
     if fields.get("currency", currency) != currency:
-        raise _unfit(currency="The selected {} is invalid.")
+        raise unfit(currency="The selected {} is invalid.")
     amount = fields["amount"]
     if not re.fullmatch(r"\d{1,12}", amount, re.ASCII):
-        raise _unfit(amount="The {} must be an integer.")
+        raise unfit(amount="The {} must be an integer.")
     if not 0 < int(amount) <= AMOUNT_MAX:
-        raise _unfit(amount=f"The {{}} must be between 1 and {AMOUNT_MAX}.")
+        raise unfit(amount=f"The {{}} must be between 1 and {AMOUNT_MAX}.")
     return country, int(amount) * 10 ** money.exponent(currency), currency
 
 
@@ -234,7 +236,7 @@ def _begin(
 
 def _check(desk: Desk, account: Account, asked: Asked) -> Said:
     """Nothing but "payment pending" until it is final; then the whole transaction, all of it text."""
-    number = _fields(asked)["paymentId"]
+    number = fields_of(asked)["paymentId"]
     charge = _charge(desk, number)
     if charge is None:
         return Said(404, {"paymentId": number, "message": "payment not found"})  # [unv]
@@ -263,9 +265,9 @@ def _transaction(account: Account, charge: Charge) -> dict[str, str | None]:
         "country_name": name,
         "country_code": dial,
         "country_iso": charge.country,
-        "amount": _major(amount_minor, charge.currency),
-        "fee": _major(fee_minor, charge.currency),
-        "revenue": _major(amount_minor - fee_minor, charge.currency),
+        "amount": in_major(amount_minor, charge.currency),
+        "fee": in_major(fee_minor, charge.currency),
+        "revenue": in_major(amount_minor - fee_minor, charge.currency),
         "currency": charge.currency,
         "status": REFUNDED if gone else live if account.live else test,
         "message": "payment refunded" if gone else _message(charge),
@@ -297,7 +299,7 @@ def _operator(charge: Charge) -> str:
     return OPERATORS.get(charge.operator.partition("_")[2], ("", ""))[0]
 
 
-def _major(amount_minor: int, currency: str) -> str:
+def in_major(amount_minor: int, currency: str) -> str:
     """Whole, as it was asked for; with a fraction only where trouble took another amount."""
     found = money.to_major(amount_minor, currency)
     return str(int(found) if found == found.to_integral_value() else found)

@@ -47,14 +47,16 @@ def enter(desk: Desk, asked: Asked) -> Account:
     return account
 
 
-def _body(asked: Asked) -> dict[str, Any]:
+def body_of(asked: Asked) -> dict[str, Any]:
+    """The JSON object in the body."""
     found = asked.json()
     if found is None:
         raise objects.turn("The request body is not a JSON object")
     return found
 
 
-def _text(said: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
+def text_of(said: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
+    """A field that is a text; empty where it is not `needed` and not there."""
     value = said.get(name)
     if value is None and not needed:
         return ""
@@ -63,7 +65,7 @@ def _text(said: Mapping[str, Any], name: str, *, needed: bool = True) -> str:
     return value
 
 
-def _amount(said: Mapping[str, Any], currency: str) -> int:
+def amount_of(said: Mapping[str, Any], currency: str) -> int:
     """In minor units; on the wire whole hundredths of the major unit, so a franc is never split."""
     wire = integer(said.get("amount"))
     minor = None if wire is None else money.from_wire(wire, 2, currency)
@@ -76,15 +78,15 @@ def _amount(said: Mapping[str, Any], currency: str) -> int:
 
 def _wanted(desk: Desk, account: Account, asked: Asked) -> Charge:
     """What initialize and charge ask for alike."""
-    said = _body(asked)
-    email = _text(said, "email")
+    said = body_of(asked)
+    email = text_of(said, "email")
     if not re.fullmatch(r"[^@\s]+@[^@\s]+\.[^@\s]+", email):
         raise objects.turn("Invalid Email Address Passed", "invalid_email_address")
-    currency = _text(said, "currency", needed=False) or "NGN"
+    currency = text_of(said, "currency", needed=False) or "NGN"
     if currency not in CURRENCIES:
         raise objects.turn("Currency not supported by merchant", "unsupported_currency")
-    amount = _amount(said, currency)
-    reference = _text(said, "reference", needed=False) or desk.letters(15).lower()
+    amount = amount_of(said, currency)
+    reference = text_of(said, "reference", needed=False) or desk.letters(15).lower()
     if not REFERENCE.fullmatch(reference):
         raise objects.turn("Invalid characters in transaction reference", "invalid_reference")
     if desk.bank.by_reference("paystack", account.name, reference):
@@ -100,7 +102,7 @@ def _wanted(desk: Desk, account: Account, asked: Asked) -> Charge:
         amount_minor=amount,
         currency=currency,
         reference=reference,
-        return_url=_text(said, "callback_url", needed=False),
+        return_url=text_of(said, "callback_url", needed=False),
         cancel_url=cancel if isinstance(cancel, str) else "",
         asked=said,
     )
@@ -130,7 +132,7 @@ def charge(desk: Desk, account: Account, asked: Asked) -> Said:
     wallet = wanted.asked.get("mobile_money")
     if not isinstance(wallet, dict):
         raise objects.turn("Only mobile_money can be charged here", "missing_params")
-    phone, provider = _text(wallet, "phone"), _text(wallet, "provider").lower()
+    phone, provider = text_of(wallet, "phone"), text_of(wallet, "provider").lower()
     if not re.fullmatch(r"\+?[0-9]{8,15}", phone):
         raise objects.turn("Invalid phone number", "invalid_phone")
     if (wanted.currency, provider) not in objects.WALLETS:
@@ -146,8 +148,8 @@ def charge(desk: Desk, account: Account, asked: Asked) -> Said:
 
 def submit_otp(desk: Desk, account: Account, asked: Asked) -> Said:
     """`POST /charge/submit_otp`: a wrong code may be typed again, until it has been wrong too often."""
-    said = _body(asked)
-    otp, reference = _text(said, "otp"), _text(said, "reference")
+    said = body_of(asked)
+    otp, reference = text_of(said, "otp"), text_of(said, "reference")
     found = desk.bank.by_reference("paystack", account.name, reference)
     if found is None:
         raise objects.turn("Transaction reference is invalid", "transaction_not_found")
@@ -193,7 +195,7 @@ def transactions(desk: Desk, account: Account, asked: Asked) -> Said:
         if (since_ms is None or one.created_ms >= since_ms) and (until_ms is None or one.created_ms <= until_ms)
     ]
     found = [one for one in (objects.transaction(desk, one) for one in within) if wanted in ("", one["status"])]
-    return _listed("Transactions retrieved", found, asked)
+    return listed("Transactions retrieved", found, asked)
 
 
 def _time(given: str | None) -> int | None:
@@ -207,7 +209,8 @@ def _time(given: str | None) -> int | None:
     return int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _listed(message: str, found: Sequence[object], asked: Asked) -> Said:
+def listed(message: str, found: Sequence[object], asked: Asked) -> Said:
+    """The page of a list that was asked for."""
     query = asked.queries()
     size, page = query.get("perPage", "50"), query.get("page", "1")
     if not (size.isdigit() and page.isdigit()) or not 0 < int(size) <= PAGE_MAX or not 0 < int(page) <= 10_000:
@@ -222,7 +225,7 @@ def _listed(message: str, found: Sequence[object], asked: Asked) -> Said:
 
 def refund(desk: Desk, account: Account, asked: Asked) -> Said:
     """`POST /refund` of a paid transaction, all that is left by default."""
-    said = _body(asked)
+    said = body_of(asked)
     name = said.get("transaction")
     if not isinstance(name, str | int) or isinstance(name, bool) or not str(name):
         raise objects.turn("transaction is required", "missing_params")
@@ -233,7 +236,7 @@ def refund(desk: Desk, account: Account, asked: Asked) -> Said:
     if said.get("currency") not in (None, found.currency):
         raise objects.turn("Currency does not match the transaction's", "invalid_currency")
     rest = found.captured_minor - found.refunded_minor
-    amount = rest if said.get("amount") is None else _amount(said, found.currency)
+    amount = rest if said.get("amount") is None else amount_of(said, found.currency)
     if found.state != "succeeded":
         raise objects.turn("Transaction has not been paid", "invalid_transaction_state")
     if rest <= 0:
@@ -241,7 +244,7 @@ def refund(desk: Desk, account: Account, asked: Asked) -> Said:
     if amount > rest:
         raise objects.turn("Refund amount cannot be more than the transaction amount", "invalid_amount")
     fails = desk.trouble.take("paystack", "refund", "refund_fails_later") is not None
-    note = _text(said, "merchant_note", needed=False)
+    note = text_of(said, "merchant_note", needed=False)
     made = desk.bank.refund(found, Refund(desk.digits(7), amount, fails_later=fails, note=note))
     return objects.said("Refund has been queued for processing", objects.refunded(desk, found, made))
 
@@ -254,7 +257,7 @@ def refunds(desk: Desk, account: Account, asked: Asked) -> Said:
     found = [
         objects.refunded(desk, one, back) | {"transaction": int(one.id)} for one in of for back in reversed(one.refunds)
     ]
-    return _listed("Refunds retrieved", found, asked)
+    return listed("Refunds retrieved", found, asked)
 
 
 def one_refund(desk: Desk, account: Account, asked: Asked) -> Said:

@@ -171,7 +171,7 @@ def cancel_intent(desk: Desk, account: Account, asked: Asked) -> Said:
 # --- lists --------------------------------------------------------------------------------------------
 
 
-def _page(asked: Asked, found: Sequence[dict[str, Any]], url: str) -> Said:
+def page_of(asked: Asked, found: Sequence[dict[str, Any]], url: str) -> Said:
     """A page of a list that is the newest first, within `created[gte]` and its sisters."""
     query = asked.queries()
     given = query.get("limit", str(LIMIT))
@@ -193,7 +193,7 @@ def _page(asked: Asked, found: Sequence[dict[str, Any]], url: str) -> Said:
 def list_sessions(desk: Desk, account: Account, asked: Asked) -> Said:
     """`GET /v1/checkout/sessions`, the newest first."""
     found = [objects.session(desk, one) for one in desk.bank.of("stripe", account.name) if objects.is_session(one)]
-    return _page(asked, found, "/v1/checkout/sessions")
+    return page_of(asked, found, "/v1/checkout/sessions")
 
 
 def _intents(desk: Desk, account: Account) -> list[dict[str, Any]]:
@@ -203,7 +203,7 @@ def _intents(desk: Desk, account: Account) -> list[dict[str, Any]]:
 
 def list_intents(desk: Desk, account: Account, asked: Asked) -> Said:
     """`GET /v1/payment_intents`, the newest first."""
-    return _page(asked, _intents(desk, account), "/v1/payment_intents")
+    return page_of(asked, _intents(desk, account), "/v1/payment_intents")
 
 
 def search_intents(desk: Desk, account: Account, asked: Asked) -> Said:
@@ -253,7 +253,7 @@ def list_refunds(desk: Desk, account: Account, asked: Asked) -> Said:
     name = query.get("payment_intent") or query.get("charge")
     of = [read.known(desk, account, name, "pi_", "ch_")] if name else desk.bank.of("stripe", account.name)
     found = [objects.refund(one, back) for one in of for back in reversed(one.refunds)]
-    return _page(asked, found, "/v1/refunds")
+    return page_of(asked, found, "/v1/refunds")
 
 
 def get_refund(desk: Desk, account: Account, asked: Asked) -> Said:

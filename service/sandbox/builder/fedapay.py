@@ -60,8 +60,17 @@ def _transaction(status: str) -> Shape:
     return shape
 
 
-def _payout(wanted: Wanted) -> dict[str, Any]:
-    return {"id": _number(wanted), "klass": "v1/payout", "amount": wanted.major(), "status": "sent"}
+def _payout(status: str) -> Shape:
+    return lambda wanted: {
+        "id": _number(wanted),
+        "klass": "v1/payout",
+        "reference": wanted.digits(13),
+        "amount": wanted.major(),
+        "status": wanted.text("status", status),
+        "mode": wanted.text("operator", "mtn_open"),
+        "merchant_reference": wanted.reference,
+        "last_error_code": wanted.given.get("reason"),
+    }
 
 
 EVENTS: Mapping[str, Shape] = {
@@ -74,7 +83,8 @@ EVENTS: Mapping[str, Shape] = {
     "transaction.refunded": _transaction("refunded"),
     "transaction.updated": _transaction("approved_partially_refunded"),
     "transaction.deleted": _transaction("pending"),
-    "payout.sent": _payout,
+    "payout.sent": _payout("sent"),
+    "payout.failed": _payout("failed"),
 }
 
 

@@ -38,7 +38,9 @@ EVENTS: Mapping[str, Shape] = {
     "payment.success": _payment("success"),
     "payment.failed": _payment("failed"),
     "payment.cancelled": _payment("cancelled"),
+    "payout.initiated": _payment("initiated"),
     "payout.success": _payment("success"),
+    "payout.failed": _payment("failed"),
 }
 
 

@@ -124,6 +124,8 @@ EVENTS: Mapping[str, Shape] = {
     "charge.dispute.remind": _dispute("awaiting-merchant-feedback", None),
     "charge.dispute.resolve": _dispute("resolved", "merchant-accepted"),
     "transfer.success": _transfer("success"),
+    "transfer.failed": _transfer("failed"),
+    "transfer.reversed": _transfer("reversed"),
 }
 
 

@@ -157,14 +157,32 @@ def _dispute(status: str) -> Shape:
     return shape
 
 
-def _payout(wanted: Wanted) -> dict[str, Any]:
-    return {
+def _payout(status: str) -> Shape:
+    return lambda wanted: {
         "id": f"po_{wanted.letters()}",
         "object": "payout",
         "amount": _wire(wanted, wanted.amount),
+        "created": wanted.time_ms // 1000,
         "currency": wanted.currency.lower(),
+        "failure_code": wanted.text("reason", "account_closed") if status == "failed" else None,
         "livemode": wanted.live,
-        "status": wanted.text("status", "paid"),
+        "metadata": {"reference": wanted.reference},
+        "status": wanted.text("status", status),
+    }
+
+
+def _transfer(*, back: bool = False) -> Shape:
+    return lambda wanted: {
+        "id": f"tr_{wanted.letters()}",
+        "object": "transfer",
+        "amount": _wire(wanted, wanted.amount),
+        "amount_reversed": _wire(wanted, wanted.number("refunded", wanted.amount)) if back else 0,
+        "created": wanted.time_ms // 1000,
+        "currency": wanted.currency.lower(),
+        "destination": "acct_1Caisse",
+        "livemode": wanted.live,
+        "metadata": {"reference": wanted.reference},
+        "reversed": back,
     }
 
 
@@ -191,7 +209,14 @@ EVENTS: Mapping[str, Shape] = {
     "refund.failed": _refund("failed"),
     "charge.dispute.created": _dispute("needs_response"),
     "charge.dispute.closed": _dispute("lost"),
-    "payout.paid": _payout,
+    "payout.created": _payout("pending"),
+    "payout.updated": _payout("in_transit"),
+    "payout.paid": _payout("paid"),
+    "payout.failed": _payout("failed"),
+    "payout.canceled": _payout("canceled"),
+    "transfer.created": _transfer(),
+    "transfer.updated": _transfer(),
+    "transfer.reversed": _transfer(back=True),
 }
 
 

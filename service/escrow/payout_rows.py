@@ -1,0 +1,180 @@
+"""The rows of payouts: looked at, shown, moved from state to state, and what they mean in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, select, update
+
+from service.attention import close_attention, open_attention
+from service.errors import NotFound
+from service.escrow.states import GAVE_BACK, OPEN, PAYOUT, Payout, PayoutStep
+from service.escrow.tables import payouts
+from service.ledger.ledger import Entry, Kind, Move, Place, Wanted, bring
+from service.merchants.events import News, rfc3339
+from service.orders.owner import Owner, find, mine, page_of
+from service.orders.stock import tally
+from service.payments.heard import Context
+
+Row = Mapping[str, Any]
+TALLY: Final = "payouts:"
+"""How the names of totals begin that metrics show by provider and status."""
+
+APPROVAL, FAILED, RETURNED, UNKNOWN, OTP, FLOAT_SHORT, STUCK, AFTER_ALL, NOT_POSSIBLE = (
+    *("payout_approval", "payout_failed", "payout_returned", "payout_unknown", "payout_otp", "payout_float_short"),
+    *("payout_stuck", "payout_paid_after_all", "payout_not_possible"),
+)
+"""Why a payout (the last: a hold that was released) is before a person."""
+_WHILE_OPEN: Final = (APPROVAL, UNKNOWN, OTP, FLOAT_SHORT, STUCK)
+_TOLD: Final[Mapping[str, str]] = {
+    Payout.PAID: "payout.paid",
+    Payout.FAILED: "payout.failed",
+    Payout.CANCELED: "payout.canceled",
+    Payout.RETURNED: "payout.returned",
+    Payout.IN_TRANSIT: "payout.in_transit",
+}
+
+
+def one(tx: Connection, payout_id: str, owner: Owner | None = None) -> dict[str, Any]:
+    """A query: one payout. Raises NotFound, also for another merchant's."""
+    if owner is not None:
+        return find(tx, payouts, owner, payout_id, "payout")
+    row = tx.execute(select(payouts).where(payouts.c.id == payout_id)).mappings().one_or_none()
+    if row is None:
+        raise NotFound("payout", payout_id, "caisse payouts list")
+    return dict(row)
+
+
+def listed(
+    tx: Connection,
+    owner: Owner,
+    *,
+    status: str | None = None,
+    beneficiary: str | None = None,
+    hold: str | None = None,
+    before: str = "",
+    limit: int = 50,
+) -> list[dict[str, Any]]:
+    """A query: an owner's payouts, newest first."""
+    query = mine(payouts, owner)
+    p = payouts.c
+    for column, value in ((p.state, status), (p.beneficiary_id, beneficiary), (p.hold_id, hold)):
+        if value is not None:
+            query = query.where(column == value)
+    return page_of(tx, query, payouts, before, limit)
+
+
+def public(row: Row) -> dict[str, Any]:
+    """A payout as merchants see it."""
+    return {
+        "id": row["id"],
+        "status": row["state"],
+        "source": row["source"],
+        "beneficiary": row["beneficiary_id"],
+        "hold": row["hold_id"],
+        "retry_of": row["retry_of"],
+        "live": bool(row["live"]),
+        "amount": row["amount_minor"],
+        "currency": row["currency"],
+        "fee": row["fee_minor"],
+        "provider": row["provider"],
+        "account": row["account_id"],
+        "reference": row["reference"],
+        "provider_reference": row["provider_reference"],
+        "description": row["description"],
+        "failure_reason": row["failure_reason"],
+        "waits_for": row["waits_for"] or None,
+        "otp_wanted": bool(row["otp_wanted"]),
+        "approved_by": row["approved_by"],
+        "created_at": rfc3339(row["created_at_ms"]),
+        "updated_at": rfc3339(row["updated_at_ms"]),
+        "paid_at": rfc3339(row["paid_at_ms"]),
+    }
+
+
+def of_payout(row: Row) -> Wanted:
+    """What one payout should have moved in the ledger."""
+    whose = row["merchant_id"], bool(row["live"]), row["currency"]
+    if row["source"] == "merchant":
+        owner = Place(Kind.MERCHANT, row["merchant_id"], *whose)
+        reserved = Place(Kind.RESERVED, row["merchant_id"], *whose)
+    else:
+        owner = Place(Kind.BENEFICIARY, row["beneficiary_id"], *whose)
+        reserved = Place(Kind.RESERVED, row["beneficiary_id"], *whose)
+    float_ = Place(Kind.FLOAT, row["account_id"], *whose)
+    fees = Place(Kind.FEES, row["merchant_id"], *whose)
+    amount, state = row["amount_minor"], row["state"]
+    left = state in (Payout.PAID, Payout.RETURNED)
+    return {
+        Move(Entry.PAYOUT, owner, reserved): amount if left or state in OPEN else 0,
+        Move(Entry.PAID_OUT, reserved, float_): amount if left else 0,
+        Move(Entry.RETURNED, float_, owner): amount if state == Payout.RETURNED else 0,
+        Move(Entry.FEE, fees, float_): row["fee_minor"] if left else 0,
+    }
+
+
+def owed_by(row: Row) -> tuple[Kind, str]:
+    """The ledger account that pays it: its kind and owner."""
+    return (
+        (Kind.MERCHANT, row["merchant_id"])
+        if row["source"] == "merchant"
+        else (
+            Kind.BENEFICIARY,
+            row["beneficiary_id"],
+        )
+    )
+
+
+def move(tx: Connection, row: Row, what: PayoutStep | None, context: Context, **more: Any) -> list[News]:
+    """
+    Write what a payout has become, with what a person has to see of it, and its postings. Returns the news.
+
+    By the table; what is not in it changes no state. Nothing is written when somebody else has moved it meanwhile.
+    """
+    state = PAYOUT.get((row["state"], what), row["state"]) if what is not None else row["state"]
+    values = {"state": str(state), **more}
+    if state == Payout.PAID and row["paid_at_ms"] is None:
+        values["paid_at_ms"] = context.now_ms
+    if state != row["state"]:
+        values = {"waits_for": "", "otp_wanted": False} | values
+    if all(row[name] == value for name, value in values.items()):
+        return []
+    type_ = _TOLD.get(state) if state != row["state"] else None
+    values |= {
+        "updated_at_ms": context.now_ms,
+        "version": row["version"] + 1,
+        "sequence": row["sequence"] + (type_ is not None),
+    }
+    here = payouts.c.id == row["id"], payouts.c.version == row["version"]
+    if not tx.execute(update(payouts).where(*here).values(values)).rowcount:
+        return []
+    after = {**row, **values}
+    bring(tx, {row["id"]: of_payout(after)}, context.now_ms)
+    if state != row["state"]:
+        tally(tx, f"{TALLY}{row['provider']}:{state}")
+        _show(tx, after, row["state"], context)
+    return [] if type_ is None else [told_of(after, type_)]
+
+
+def _show(tx: Connection, row: Row, was: str, context: Context) -> None:
+    id_, state = row["id"], row["state"]
+    if state not in OPEN:
+        for reason in _WHILE_OPEN:
+            close_attention(tx, id_, reason, context.now_ms)
+    if state == Payout.QUEUED:
+        close_attention(tx, id_, APPROVAL, context.now_ms)
+    detail = row["failure_reason"] or row["provider"]
+    if state == Payout.AWAITING_APPROVAL:
+        open_attention(tx, context.ids, id_, APPROVAL, "", context.now_ms)
+    elif state == Payout.FAILED:
+        open_attention(tx, context.ids, id_, FAILED, detail, context.now_ms)
+    elif state == Payout.RETURNED:
+        open_attention(tx, context.ids, id_, RETURNED, detail, context.now_ms)
+    elif state == Payout.PAID and was in GAVE_BACK:
+        open_attention(tx, context.ids, id_, AFTER_ALL, detail, context.now_ms)
+
+
+def told_of(row: Row, type_: str) -> News:
+    """What its merchant is told."""
+    return News(row["merchant_id"], type_, row["sequence"], {"payout": public(row)}, live=bool(row["live"]))
