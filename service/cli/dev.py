@@ -128,7 +128,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
             rate=options.rate,
             book=book,
         )
-        look = Look(app, listeners, player, lambda command: _look_command(home, command))
+        look = Look(app, listeners, player, lambda command: _look_command(home, command), sandbox.treasury)
         _introduce(console, home, settings, shop, options)
         playing = asyncio.create_task(player.run(stop))
         failing = asyncio.create_task(app.failed.wait())

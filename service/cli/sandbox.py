@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from service.sandbox.desk import Account
 
 TICK_MS = 250
-PAGE = "Pages: {url}/_sandbox/phone/NUMBER, {url}/_sandbox/books, {url}/_sandbox/trouble"
+PAGE = "Pages: {url}/_sandbox/phone/NUMBER, {url}/_sandbox/books, {url}/_sandbox/payouts, {url}/_sandbox/trouble"
 
 MADE_UP: Mapping[str, Mapping[str, Sequence[str]]] = {
     "stripe": {"secret_key": ["sk_test_sandbox"], "webhook_secrets": ["whsec_sandbox"]},
@@ -29,6 +29,8 @@ MADE_UP: Mapping[str, Mapping[str, Sequence[str]]] = {
         "username": ["sandbox"],
         "shared_key": ["shared_sandbox"],
         "callback_tokens": ["token-of-the-sandbox"],
+        "shap_id": ["shap_sandbox"],
+        "shap_secret": ["shap_secret_sandbox"],
     },
 }
 """Keys of nobody, by caisse's names for them; they are printed, because whoever tries the sandbox needs them."""
@@ -74,6 +76,7 @@ def sandbox(port: int, callbacks: str, ports_each: bool, json_: bool) -> None:
         else:
             for setting, value in sorted(settings.items()):
                 click.echo(f"{setting}={value}")
+            click.echo(f'In caisse.toml, for payouts: [providers.ebilling.payout_facts] shap_url = "{bases["ebilling"]}"')
             click.echo(PAGE.format(url=running.url))
             click.echo("Ctrl-C stops it.")
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -272,8 +272,10 @@ class Payer:
                 step = PayoutStep.NOTHING_SENT
                 if alert:
                     open_attention(tx, self._ids, row["id"], STUCK, word, self._clock())
-            case Lost(word, _, alert):
+            case Lost(word, told, alert):
                 step = PayoutStep.LOST
+                if told is not None and told.references:
+                    more = {"provider_reference": told.references[0]}  # some can be asked by nothing else
                 if alert:
                     open_attention(tx, self._ids, row["id"], STUCK, word, self._clock())
             case _:
@@ -289,8 +291,8 @@ class Payer:
                 self._told(tx, row, answer)
                 return answer.stage
             case NotKnown():
-                old = self._clock() - (row["sent_at_ms"] or 0) >= GRACE_MS
-                if old and row["provider_reference"] is None:
+                # Counted from when it became unknown: nothing else is written to it meanwhile.
+                if self._clock() - row["updated_at_ms"] >= GRACE_MS:
                     self._move(tx, row, PayoutStep.NOT_KNOWN)
                 return "not_known"
             case Unclear():

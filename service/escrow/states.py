@@ -116,6 +116,7 @@ PAYOUT_ROWS: tuple[Row, ...] = (
     Row((_O.FAILED,), _P.SAID_PAID, _O.PAID, "whatever was said before: the money is gone; attention"),
     Row(_SENT, _P.SAID_FAILED, _O.FAILED, "reserved → available"),
     Row((_O.FAILED,), _P.SAID_FAILED, None),
+    Row((_O.PAID,), _P.SAID_FAILED, _O.RETURNED, "what some providers call money that came back"),
     Row((*_SENT, _O.PAID), _P.SAID_RETURNED, _O.RETURNED, "paid out → available; attention"),
     Row((_O.RETURNED,), _P.SAID_RETURNED, None),
 )

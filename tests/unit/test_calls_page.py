@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.providers import CALLS
-from tests.support.beliefs import BELIEFS
+from service.providers import CALLS, PAYOUTS
+from tests.support.beliefs import BELIEFS, PAYOUT_BELIEFS
 from tests.support.provider_page import PAGE, page
 
 
@@ -17,6 +17,10 @@ def test_the_page_is_what_the_code_says() -> None:
 @pytest.mark.parametrize("provider", CALLS)
 def test_every_fact_is_explained(provider: str) -> None:
     """With its weight, and none that is gone."""
-    settable = {f"facts.{name}" for name in CALLS[provider].facts}
-    assert {belief.setting for belief in BELIEFS[provider] if belief.setting.startswith("facts.")} == settable
-    assert all(belief.weight in ("SDK", "docs", "3p", "unv") for belief in BELIEFS[provider])
+    for below, beliefs, facts in (
+        ("facts.", BELIEFS[provider], CALLS[provider].facts),
+        ("payout_facts.", PAYOUT_BELIEFS[provider], PAYOUTS[provider].facts),
+    ):
+        explained = [belief.setting for belief in beliefs if belief.setting.startswith(below)]
+        assert sorted(explained) == sorted(f"{below}{name}" for name in facts)
+        assert all(belief.weight in ("SDK", "docs", "3p", "unv") for belief in beliefs)

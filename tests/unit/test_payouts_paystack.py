@@ -183,6 +183,12 @@ def test_a_key_of_the_wrong_mode_calls_nobody() -> None:
     assert next(PAYOUTS.ask(replace(PAYING, live=False), TEST_KEYS)).path.endswith(REFERENCE)
 
 
+def test_what_an_answer_does_not_say_is_not_compared() -> None:
+    """Neither sum nor currency; an amount alone is one of ours."""
+    for unsaid in ({"currency": None}, {"amount": None}, {"amount": None, "currency": None}):
+        assert send(transfer("success", **unsaid)).stage == ask(transfer("success", **unsaid)).stage == "paid"
+
+
 # --- the recipient ------------------------------------------------------------------------------------
 
 
