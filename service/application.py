@@ -15,7 +15,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -28,6 +28,7 @@ from outbox.dispatcher import Dispatcher, Happened
 from outbox.guard import Guard
 from outbox.queue import Queue
 from outbox.webhook import open_session
+from scheduler import Job, Scheduler
 from service import __version__, migrations
 from service.api.site import Site
 from service.callbacks.intake import Intake
@@ -39,11 +40,16 @@ from service.database import Database
 from service.escrow.holds import Holds
 from service.escrow.pay_out import Payer
 from service.escrow.payouts import Payouts
+from service.escrow.refund_payouts import follow as follow_payout
+from service.escrow.refund_payouts import open_payout
 from service.feed import Feed
 from service.heartbeat import Heartbeat
 from service.ids import Clock, Ids, now_ms
+from service.jobs.jobs import jobs as every_job
+from service.jobs.watch import JobWatch
 from service.ledger.backfill import backfill
 from service.ledger.payments import follow as follow_ledger
+from service.ledger.verify import Verifier
 from service.lock import Lock
 from service.merchants.accounts import Registry, ensure_defaults
 from service.merchants.audit import By
@@ -51,12 +57,13 @@ from service.merchants.events import WEBHOOK
 from service.merchants.tables import installation
 from service.metrics import Metrics
 from service.orders.checkout import Checkout
+from service.orders.expire import AFTER_START_MS
 from service.orders.follow import Follow
 from service.orders.sessions import ended
 from service.payments.circuit import Circuits
 from service.payments.client import LIMIT_MS, Client
 from service.payments.desk import Desk
-from service.payments.heard import ours
+from service.payments.heard import Context, ours
 from service.payments.legs import Surroundings
 from service.payments.refund_send import Refunder
 from service.payments.refunds import Refunds
@@ -64,7 +71,7 @@ from service.payments.sync import Syncer
 from service.providers import PROVIDERS
 from service.retention import Pruner
 from service.routing.live import Routes
-from service.schema import outbox_tables
+from service.schema import outbox_tables, scheduler_tables
 from service.seal import Seal, bound_to, load_keys
 from service.topics import topics
 from service.watch import Watch
@@ -78,13 +85,20 @@ OPEN_WAIT_MS = 3_000
 """A command line may have the database for a moment; another service is told of after this."""
 GRACE_MS = 12_000
 """How long a stop waits for webhooks in flight: a little longer than one may take."""
+JOBS_GRACE_MS = 3_000
+"""And for scheduled jobs, which are made of short pieces: the next process goes on where this one was."""
+
+Jobs = Callable[["Application"], Sequence[Job]]
 
 
 class Application:
     """One caisse. Attributes are its parts; commands and pages use them, and build none of their own."""
 
-    def __init__(self, settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None, jobs: Jobs = every_job
+    ) -> None:
         self.settings = settings
+        self._jobs = jobs
         self.clock = clock
         self.ids = ids or Ids(clock)
         self.queue = Queue(outbox_tables)
@@ -134,11 +148,11 @@ class Application:
         except BaseException:
             self._lock.release()
             raise
-        self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates)
+        self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates, open_payout)
         # Refunds first: an order asks whether the money went back by us; the ledger last: it asks both.
         followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates), follow_ledger
         mine = ours(self.installation)
-        self.payouts = Payouts(self.queue, self.accounts, self.settings.payouts, mine)
+        self.payouts = Payouts(self.queue, self.accounts, self.settings.payouts, mine, self._payout_moved)
         self.holds = Holds(self.queue, self.payouts.pay_out)
         self.processor = Processor(
             self.queue, self.ids, self.clock, mine, followers, self.settings.providers,
@@ -157,19 +171,29 @@ class Application:
             mine, surroundings, self.circuits, self._may_begin, self.told,
         )  # fmt: skip
         self.refunder = Refunder(
-            self.db, self.queue, self.syncer, self.client, self.accounts, self.calls, self.ids, self.clock
-        )
+            self.db, self.queue, self.syncer, self.client, self.accounts, self.calls, self.ids, self.clock,
+            open_payout,
+        )  # fmt: skip
         self.payer = Payer(
             self.db, self.queue, self.syncer, self.client, self.accounts, self.settings.payouts, self.ids, self.clock,
-            surroundings.called_back_at,
+            surroundings.called_back_at, self._payout_moved,
         )  # fmt: skip
         self.checkout = Checkout(self.db, self.desk, self.queue, self.ids, self.clock)
+        self.verifier = Verifier(self.db, self.queue, self.ids, self.clock)
         self.pruner = Pruner(self.queue, self.settings, self.clock)
+        self._job_watch = JobWatch(self.db, self.metrics, self.ids, self.clock)
+        # Here and not in `start`, because a command line runs jobs by hand; only a service starts its clock.
+        self.scheduler = Scheduler(
+            self.db, scheduler_tables, self._jobs(self), self.clock, self.ids, self._job_watch,
+            process=f"{socket.gethostname()}:{os.getpid()}", quiet_ms=AFTER_START_MS,
+        )  # fmt: skip
         self.feed = Feed(self.db)
         self.intake = Intake(self.db, self.queue, self.seal, self.ids, self.clock, self._accepted)
 
     async def close(self) -> None:
         """Close what `open` opened, once what was sent is written down."""
+        await self.scheduler.stop(0)
+        await self._job_watch.close()
         await self.desk.close(LIMIT_MS / 1000)
         await self.client.close()
         await self.db.close()
@@ -188,6 +212,10 @@ class Application:
     def give_back(self, tx: Connection, payment_id: str, by: By) -> None:
         """To its payer, what an order or a session has no use for."""
         self.refunds.create(tx, payment_id, None, "its order was over, or paid already", by)
+
+    def _payout_moved(self, tx: Connection, was: Mapping[str, Any], context: Context) -> None:
+        """A refund that is made by it follows."""
+        follow_payout(tx, self.refunder, was, context)
 
     def nudge(self) -> None:
         """Something was committed that the outbox should look at now, and whoever waits for events."""
@@ -220,7 +248,6 @@ class Application:
             self.port = _free_port(self.settings.host, self.settings.port)
             self.guard.own_ports = frozenset({self.port})
             await self.db.write(self.queue.forget_leases, self.clock())
-            await self.db.write(self.pruner.ensure)
             self._http = open_session(self.guard)
             owed = topics(self, self._http)
             self.metrics.know_queues(topic.policy.topic for topic in owed)
@@ -236,6 +263,7 @@ class Application:
             self._lock.publish(self._control.address, self._control.token)
             self._heartbeat = Heartbeat(self)
             self._heartbeat.start()
+            self.scheduler.start()
         except BaseException:
             await self.stop()
             raise
@@ -258,6 +286,7 @@ class Application:
                 stops.push_async_callback(self._control.close)
             if self._site is not None:
                 stops.push_async_callback(self._site.stop)
+            stops.push_async_callback(self.scheduler.stop, min(grace_ms, JOBS_GRACE_MS))
         log.info("service.stopped")
 
     def _happened(self, event: Happened) -> None:
@@ -279,9 +308,11 @@ class Application:
         loop.call_soon_threadsafe(self.failed.set)
 
 
-def build(settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None) -> Application:
-    """An application that is not open yet."""
-    return Application(settings, clock=clock, ids=ids)
+def build(
+    settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None, jobs: Jobs = every_job
+) -> Application:
+    """An application that is not open yet; `jobs` are others for demonstrations and tests."""
+    return Application(settings, clock=clock, ids=ids, jobs=jobs)
 
 
 SWITCH_INTERVAL_S = 0.0005

@@ -41,6 +41,7 @@ from service.setting import (
     timezone,
     url,
 )
+from service.setting import port as whole_number
 
 __all__ = ["DEFAULT_FILE", "FIELDS", "BadSetting", "DefaultAccount", "Field", "Settings"]
 
@@ -49,6 +50,14 @@ FILE_BYTES_MAX = 256 * 1024
 
 
 # --- the description --------------------------------------------------------------------------------
+
+
+class _Switchable(Field):
+    """A setting whose empty value means off, where that of the others means the default."""
+
+    def read(self, raw: Any, name: str) -> Any:
+        """None when it was written empty."""
+        return None if isinstance(raw, str) and not raw.strip() else super().read(raw, name)
 
 
 ASKABLE = tuple(name for name, provider in PROVIDERS.items() if provider.question is None)
@@ -84,6 +93,9 @@ _ALL_PLAIN = (
     Field("keep_callbacks_days", days, "0", "how many days the rows of such callbacks are kept; without its row a late "
           "copy of a callback is worked on again, which changes nothing but counts as new"),
     Field("keep_quarantine_days", days, "90", "how many days callbacks that failed verification are kept"),
+    _Switchable("backup_dir", text, "backups", "where the nightly backups go; beside the database file unless it is a "
+                "whole path; empty: there are none. The master keys are not in them"),
+    Field("keep_backups", whole_number, "7", "how many backups are kept there, the newest; 0: all of them"),
     Field("ask_first", one_of(*ASKABLE), "",
           "providers of which a signed callback about money that came in is only a hint: nothing counts as paid until "
           "the provider has answered a question of ours", many=True),
@@ -167,6 +179,8 @@ class Settings:
     keep_callback_bodies_days: int
     keep_callbacks_days: int
     keep_quarantine_days: int
+    backup_dir: str | None
+    keep_backups: int
     ask_first: tuple[str, ...]
     duplicates: Literal["ask", "auto"]
     monetbil_allow_unsigned: bool
@@ -234,6 +248,11 @@ class Settings:
     def database_path(self) -> Path:
         """The SQLite file."""
         return Path(self.database_url.removeprefix("sqlite:///"))
+
+    @property
+    def backup_path(self) -> Path | None:
+        """Where the nightly backups go; None: there are none."""
+        return None if self.backup_dir is None else self.database_path.parent / self.backup_dir
 
     @property
     def own_url(self) -> str:

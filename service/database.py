@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 
+from service.sqlite import backup
+from service.sqlite.backup import BackupFailed, Copied
 from service.sqlite.connections import Deadline, create_file, open_readers
 from service.sqlite.lanes import Lane, Piece
 from service.sqlite.terms import (
@@ -36,7 +38,9 @@ from service.sqlite.trouble import code_of
 from service.sqlite.writer import Writer
 
 __all__ = [
+    "BackupFailed",
     "Busy",
+    "Copied",
     "Database",
     "Health",
     "Limits",
@@ -80,6 +84,7 @@ class Database:
         self._seats = asyncio.Semaphore(limits.readers)
         self._threads = ThreadPoolExecutor(limits.readers, "caisse-reader")
         self._reading: dict[asyncio.Task[Any], Deadline] = {}
+        self._copying = asyncio.Lock()
         self._closing = False
 
     @classmethod
@@ -179,6 +184,30 @@ class Database:
                 return query(connection, *args)
             except StopIteration as error:  # A future refuses these, and its caller would wait for ever.
                 raise RuntimeError("The query raised StopIteration.") from error
+
+    async def backup(self, to: Path, progress: Callable[[int, int], object] = lambda *_: None) -> Copied:
+        """
+        Copy the database to a file that is not there yet, on a thread of its own; one at a time. All that was
+        committed before the call is in it. `progress` hears pages done and pages in all, on the event loop.
+
+        Raises BackupFailed, with nothing left under the name, and Busy when the database is closing. Cancelling stops
+        it.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._copying:
+            if self._closing:
+                raise Busy("The database is closing; nothing was done.")
+            deadline = Deadline(float("inf"))
+            told = lambda done, total: loop.call_soon_threadsafe(progress, done, total)  # noqa: E731
+            task = asyncio.create_task(asyncio.to_thread(backup.copy, self.path, to, deadline.passed, told))
+            self._reading[task] = deadline  # `close` stops it, and waits for its connection to be gone
+            task.add_done_callback(self._reading.pop)
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                deadline.ends_s = 0.0
+                await asyncio.wait([task])
+                raise
 
     async def rebuild(self, work: Callable[..., T], *args: Any) -> T:
         """

@@ -18,6 +18,9 @@ from sqlalchemy import Connection, func, select
 from outbox.destinations import Trouble
 from outbox.queue import Backlog, Queue
 from service.callbacks.tables import callbacks, quarantine
+from service.jobs.figures import Times, last_runs
+from service.jobs.timetable import TIMETABLE
+from service.ledger.soundness import newest
 from service.merchants.events import WEBHOOK
 from service.orders.stock import tallies_now
 from service.payments.rules import STATUSES, Problem
@@ -62,9 +65,11 @@ ATTENTION = (
     "payout_stuck", "payout_paid_after_all", "payout_not_possible",
     "ledger_unsound", "reconcile_differs", "job_failed", "backup_failed",
 )  # fmt: skip
+RAN = ("done", "failed", "skipped", "abandoned")
 
 _FAST_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SLOW_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_JOB_S = (0.01, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1_800.0)
 _MINOR = (100.0, 500.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0, 1_000_000.0, 10_000_000.0)
 
 
@@ -78,7 +83,9 @@ class Measured:
     quarantined: int
     attention: int
     endpoints: Trouble
+    checked: Mapping[str, Any] | None = None
     tallies: Mapping[str, int] = field(default_factory=dict)
+    jobs: Times = field(default_factory=dict)
 
 
 def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
@@ -93,7 +100,9 @@ def measure(tx: Connection, queue: Queue, now_ms: int) -> Measured:
         tx.execute(select(func.count()).select_from(quarantine)).scalar_one(),
         tx.execute(select(func.count()).select_from(attention).where(attention.c.closed_at_ms.is_(None))).scalar_one(),
         queue.destinations.trouble(tx, WEBHOOK),
+        newest(tx),
         tallies_now(tx),
+        last_runs(tx),
     )
 
 
@@ -199,6 +208,15 @@ class Metrics:
         self._heartbeat = self._plain_gauge(
             "heartbeat_last_success_timestamp_seconds", "The last heartbeat that arrived."
         )
+        self._ledger_sound = self._plain_gauge("ledger_sound", "0 while the newest check of the ledger found a fault.")
+        self._ledger_checked = self._plain_gauge(
+            "ledger_checked_timestamp_seconds", "When the ledger was last checked; 0: never."
+        )
+        job, jobs = ("job",), tuple(TIMETABLE)
+        self._job_s = self._histogram("job_execution_seconds", "Time a run of a job took.", job, _JOB_S, jobs)
+        self._jobs_ran = self._counter("job_runs_total", "Runs by their end.", ("job", "state"), jobs, RAN)
+        self._job_last = self._gauge("job_last_execution_timestamp", "When a job last ended.", job, jobs)
+        self._job_well = self._gauge("job_last_success_timestamp", "When a job last ended well.", job, jobs)
         self._secrets = self._gauge("provider_secrets_missing", "1 while a provider is half set.", ("provider",), by)
         self._start()
 
@@ -268,6 +286,12 @@ class Metrics:
         """A matter was put before a person."""
         self._attention(reason).inc()
 
+    def job_ran(self, job: str, state: str, seconds: float) -> None:
+        """A run of a job ended; `state` is one of `RAN`."""
+        self._jobs_ran(job, state).inc()
+        if state != "skipped":
+            self._job_s(job).observe(seconds)
+
     def heartbeat(self, now_ms: int) -> None:
         """The outgoing heartbeat arrived."""
         self._heartbeat.set(now_ms / 1000)
@@ -308,10 +332,17 @@ class Metrics:
             self._callbacks(status).set(found.callbacks.get(status, 0))
         self._quarantined.set(found.quarantined)
         self._attention_open.set(found.attention)
+        check = found.checked
+        self._ledger_sound.set(int(check is None or bool(check["sound"])))
+        self._ledger_checked.set(0 if check is None else check["ended_at_ms"] / 1000)
         trouble = found.endpoints
         for state, count in zip(("failing", "circuit_open", "disabled"), trouble, strict=False):
             self._endpoints(state).set(count)
         self._tallied.totals = found.tallies
+        for job, times_ms in found.jobs.items():
+            for gauge, at_ms in zip((self._job_last, self._job_well), times_ms, strict=True):
+                if at_ms is not None:
+                    gauge(job).set(at_ms / 1000)
         since_ms = trouble.failing_since_ms
         self._failing_longest.set(0 if since_ms is None else max(0, found.now_ms - since_ms) / 1000)
 
@@ -323,6 +354,7 @@ class Metrics:
 
     def _start(self) -> None:
         """Small families are there from the first scrape, at 0, so that alert rules see them rise."""
+        self._ledger_sound.set(1)  # nothing is known against it
         for bound in (self._by_status, self._attention, self._deliveries, self._delivery_errors, self._illegal):
             for value in sorted(bound.closed[0]):
                 bound(value)

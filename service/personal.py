@@ -18,6 +18,9 @@ from outbox import pruning
 from service import idempotency
 from service.callbacks.process import ASK, DEFERRED
 from service.callbacks.tables import callbacks, quarantine, waits
+from service.escrow.states import OPEN
+from service.escrow.tables import beneficiaries, payees_personal, payouts
+from service.ledger.tables import settlements
 from service.merchants.tables import audit, endpoints, events, recoveries
 from service.orders.tables import buyers, links, order_lines, orders, sessions
 from service.payments import tables as paying
@@ -130,6 +133,7 @@ def places(seal: Seal, person: Person, also_parked: bool) -> tuple[Place, ...]:
     typed = (
         *(audit.c.reason, attention.c.detail, recoveries.c.reason, endpoints.c.disabled_reason, _c.reason),
         *(outbox_tables.destinations.c.held, _m.reason, decisions.c.reason, refunds.c.reason, refunds.c.failure_reason),
+        *(payouts.c.failure_reason, settlements.c.note),
     )
     return (
         Place("callbacks", (_c.body, _c.query), _pages(callbacks, _c.body, _c.query), _callbacks_empty,
@@ -143,6 +147,8 @@ def places(seal: Seal, person: Person, also_parked: bool) -> tuple[Place, ...]:
         texts("orders", (orders.c.metadata, notes), (orders.c.description, nothing)),
         texts("orders", (order_lines.c.description, nothing)),
         _whole("buyers", buyers),
+        _whole("payees", payees_personal, owed=_payees_owed),
+        texts("payouts", (payouts.c.description, nothing), owed=_payouts_owed),
         texts("sessions", (sessions.c.metadata, notes), (sessions.c.description, nothing),
               (sessions.c.return_url, nothing)),
         texts("links", (links.c.description, nothing), (links.c.return_url, nothing)),
@@ -153,6 +159,7 @@ def places(seal: Seal, person: Person, also_parked: bool) -> tuple[Place, ...]:
         _names(orders.c.id, _BY_ORDER, orders.c.reference),
         _names(sessions.c.id, _BY_ORDER, sessions.c.reference),
         _names(links.c.id, _BY_ORDER, links.c.reference),
+        _names(beneficiaries.c.id, _BY_ORDER, beneficiaries.c.reference),
         _names(waits.c.callback_id, _BY_WAIT, waits.c.reference),
         _names(_m.subject, _BY_QUESTION, _m.payload, where=(_m.id > f"{ASK}:") & (_m.id < f"{ASK};")),
     )  # fmt: skip
@@ -214,7 +221,9 @@ def bytes_of(text: Text) -> bytes:
     return text.encode(errors="replace") if isinstance(text, str) else text
 
 
-def _whole(name: str, table: Table) -> Place:
+def _whole(
+    name: str, table: Table, owed: Callable[[Connection, Sequence[Key]], Mapping[Key, Left]] = _nothing_owed
+) -> Place:
     """A table that holds nothing but personal data, one row a person: the row goes."""
     texts = [column for column in table.columns if not column.primary_key]
 
@@ -223,7 +232,7 @@ def _whole(name: str, table: Table) -> Place:
         tx.execute(delete(table).where(key.in_([one.row.key[0] for one in named])))
         return {}
 
-    return Place(name, tuple(texts), _pages(table, *texts), empty, counted=_keys(table)[0])
+    return Place(name, tuple(texts), _pages(table, *texts), empty, owed=owed, counted=_keys(table)[0])
 
 
 def _names(shown: Column[Any], why: str, *columns: Column[Any], where: ColumnElement[bool] | None = None) -> Place:
@@ -304,6 +313,23 @@ def _attempts_owed(tx: Connection, keys: Sequence[Key]) -> Mapping[Key, Left]:
     query = select(a.id, a.payment_id).where(a.id.in_([key[0] for key in keys]), a.state.in_(sorted(LIVE)))
     why = "the payer is asked to do what names them: let the payment end, or cancel it, then erase again"
     return {(row.id,): Left(row.payment_id, why) for row in tx.execute(query)}
+
+
+_BY_PAYOUT = "a payout to them has no end yet: let it end, or cancel it (`caisse payouts cancel`), then erase again"
+
+
+def _payees_owed(tx: Connection, keys: Sequence[Key]) -> Mapping[Key, Left]:
+    """Where money is on its way to, or will be: without it the payout could not be sent, nor asked about."""
+    p = payouts.c
+    query = select(p.payee_id, p.id).where(p.payee_id.in_([key[0] for key in keys]), p.state.in_(OPEN))
+    return {(row.payee_id,): Left(row.id, _BY_PAYOUT) for row in tx.execute(query.order_by(p.id))}
+
+
+def _payouts_owed(tx: Connection, keys: Sequence[Key]) -> Mapping[Key, Left]:
+    """What the provider was told, word for word: sent again with the same key it has to be the same."""
+    p = payouts.c
+    query = select(p.id).where(p.id.in_([key[0] for key in keys]), p.state.in_(OPEN))
+    return {(row.id,): Left(row.id, _BY_PAYOUT) for row in tx.execute(query)}
 
 
 def _replies_page(seal: Seal) -> Callable[[Connection, Key | None], list[Row]]:

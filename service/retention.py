@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, update
@@ -19,6 +18,8 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select, tuple_, 
 from outbox import pruning
 from outbox.message import Done, Message, Outcome, Promise
 from outbox.queue import Queue
+from scheduler.runs import KEPT_RUNS, Runs
+from scheduler.runs import ROWS_A_PIECE as RUNS_A_PIECE
 from service import idempotency
 from service.callbacks.tables import callbacks, quarantine, waits
 from service.config import Settings
@@ -26,12 +27,10 @@ from service.ids import Clock, Ids
 from service.merchants.tables import events
 from service.payments.states import Callback
 from service.payments.tables import idempotency as keys_used
-from service.schema import outbox_tables
+from service.schema import outbox_tables, scheduler_tables
 
 PRUNE = "prune"
 DAY_MS = 24 * 3_600_000
-AT_MS = 2 * 3_600_000 + 30 * 60_000
-"""When the day's run begins, after midnight UTC: night where our merchants are."""
 ROWS_A_PIECE = 500
 BYTES_A_PIECE = 256 * 1024
 """
@@ -195,6 +194,19 @@ def _used_keys(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms
     return Walked(goes_on, len(old), {"keys": len(old)})
 
 
+def _runs_of_jobs(tx: Connection, after: str, before_ms: int, dry_run: bool, now_ms: int) -> Walked:
+    """Runs of scheduled jobs that ended long ago; the last of each job are kept, however old (`scheduler`)."""
+    if not dry_run:
+        gone = Runs(scheduler_tables).prune(tx, before_ms)
+        return Walked("" if gone == RUNS_A_PIECE else None, gone, {"runs": gone})
+    r = scheduler_tables.runs.c
+    order = func.row_number().over(partition_by=r.job, order_by=(r.due_at_ms.desc(), r.id.desc()))
+    ranked = select(r.ended_at_ms, order.label("place")).subquery()
+    old = select(func.count()).where(ranked.c.place > KEPT_RUNS, ranked.c.ended_at_ms < before_ms)
+    count = tx.execute(old).scalar_one()
+    return Walked(None, count, {"runs": count})
+
+
 def _first_at(prefix: str, at_ms: int) -> str:
     """The lowest id that could be made at a time."""
     return Ids(lambda: max(0, at_ms), lambda: 0)(prefix)
@@ -210,6 +222,7 @@ WALKS: tuple[tuple[str, Walk], ...] = (
     ("keep_callbacks_days", _of_callbacks(True)),
     ("keep_quarantine_days", _quarantine),
     ("", _used_keys),
+    ("keep_work_days", _runs_of_jobs),
 )
 """The setting that says how many days a kind of row is kept (none: 24 hours), and the walk that forgets the older."""
 
@@ -222,29 +235,32 @@ WHAT: Mapping[str, tuple[str, str]] = {
     "callbacks": ("keep_callbacks_days", "callbacks that were worked on, row and all"),
     "quarantine": ("keep_quarantine_days", "quarantined callbacks"),
     "keys": ("", "idempotency keys, a day after they were used"),
+    "runs": ("keep_work_days", "runs of scheduled jobs, but for the last fifty of each"),
 }
 """What goes: the setting, and what it is."""
 
 
-# --- the daily run ------------------------------------------------------------------------------------
+# --- a run ---------------------------------------------------------------------------------------------
 
 
 class Pruner:
     """
-    The handler of the topic `prune`. A message is one piece and promises the next, the last one the next day's first:
-    there is always exactly one, and it holds how far the run is.
+    The handler of the topic `prune`. A message is one piece and promises the next, so a run is always one message, and
+    it holds how far the run is. The job `prune` promises the first.
     """
 
     def __init__(self, queue: Queue, settings: Settings, clock: Clock) -> None:
         self._queue, self._settings, self._clock = queue, settings, clock
 
-    def ensure(self, tx: Connection) -> None:
-        """Promise the next run unless one is promised or under way; at the start of the service."""
+    def promise(self, tx: Connection, now_ms: int) -> bool:
+        """A work: promise a run, unless one is promised or under way. Returns whether this one is."""
         m = outbox_tables.messages.c
         # The first two conditions are those of the index of what is owed to nobody.
         waits_ = select(m.id).where(m.state == "pending", m.destination == "", m.topic == PRUNE).limit(1)
-        if tx.execute(waits_).first() is None:
-            self._tomorrow(tx)
+        if tx.execute(waits_).first() is not None:
+            return False
+        self._promise(tx, f"{PRUNE}:{now_ms}:0", _written(Run(now_ms)))
+        return True
 
     def work(self, tx: Connection, messages: Sequence[Message]) -> list[Outcome]:
         """One piece each."""
@@ -252,32 +268,17 @@ class Pruner:
             now_ms = self._clock()
             run = piece(tx, self._settings, _read(message.payload, now_ms), now_ms)
             self._forget_earlier(tx)
-            if run.over:
-                self._tomorrow(tx)
-            else:
-                _, day, number = message.id.split(":")
-                self._promise(tx, f"{PRUNE}:{day}:{int(number) + 1}", now_ms, _written(run))
+            if not run.over:
+                _, begun, number = message.id.split(":")
+                self._promise(tx, f"{PRUNE}:{begun}:{int(number) + 1}", _written(run))
         return [Done() for _ in messages]
 
-    def died(self, tx: Connection, messages: Sequence[Message]) -> None:
-        """Today's run is spent; tomorrow's begins anew."""
-        self._tomorrow(tx)
-
-    def _tomorrow(self, tx: Connection) -> None:
-        today = self._clock() // DAY_MS
-        due_at_ms = (today + 1) * DAY_MS + AT_MS
-        self._promise(tx, f"{PRUNE}:{_day(today + 1)}:0", due_at_ms, "")
-
-    def _promise(self, tx: Connection, id_: str, due_at_ms: int, payload: str) -> None:
-        self._queue.enqueue(tx, [Promise(id_, PRUNE, "", "", payload, due_at_ms)], self._clock())
+    def _promise(self, tx: Connection, id_: str, payload: str) -> None:
+        self._queue.enqueue(tx, [Promise(id_, PRUNE, "", "", payload)], self._clock())
 
     def _forget_earlier(self, tx: Connection) -> None:
         """A run of a million rows is thousands of messages; none of them tells anything once it is done."""
         pruning.prune_ended(tx, outbox_tables, f"{PRUNE}:", f"{PRUNE};", self._clock() + 1)
-
-
-def _day(number: int) -> str:
-    return datetime.fromtimestamp(number * DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
 
 
 def _written(run: Run) -> str:
@@ -292,14 +293,3 @@ def _read(payload: str, now_ms: int) -> Run:
     except (ValueError, TypeError):
         return Run(now_ms)
     return Run(now_ms) if run.over else run
-
-
-def next_run(tx: Connection) -> dict[str, Any] | None:
-    """A query: when the next piece is due, and how far the run is."""
-    m = outbox_tables.messages.c
-    query = select(m.due_at_ms, m.payload).where(m.state == "pending", m.destination == "", m.topic == PRUNE)
-    row = tx.execute(query.order_by(m.due_at_ms).limit(1)).first()
-    if row is None:
-        return None
-    under_way = _read(row.payload, 0) if row.payload else None
-    return {"due_at_ms": row.due_at_ms, "gone": None if under_way is None else dict(under_way.gone)}

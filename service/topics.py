@@ -15,6 +15,7 @@ from outbox.webhook import Sender
 from service import __version__
 from service.callbacks.process import ASK, DEFERRED
 from service.escrow import pay_out
+from service.jobs import reconcile
 from service.merchants.deliver import Deliverer
 from service.merchants.events import WEBHOOK
 from service.merchants.recovery import RECOVER, Recoverer
@@ -81,11 +82,11 @@ def topics(app: Application, http: aiohttp.ClientSession) -> list[Topic]:
         Topic(sync.POLICY, act=app.syncer.act, load=app.syncer.load, died=app.syncer.died),
         Topic(refund_send.POLICY, act=app.refunder.act, died=app.refunder.died),
         Topic(pay_out.POLICY, act=app.payer.act, died=app.payer.died),
+        reconcile.topic(app),
         *Expirer(app.db, app.desk, app.queue, app.ids, app.clock, app.clock(), app.give_back).topics(),
         Topic(
             Policy(PRUNE, (60_000, 600_000, 3_600_000), lease_ms=70_000, limit_ms=60_000, batch=1),
             work=app.pruner.work,
-            died=app.pruner.died,
         ),
         Topic(
             Policy(WEBHOOK, STANDARD_MS, lease_ms=30_000, limit_ms=12_000, per_destination=4, breaker=True),

@@ -19,7 +19,7 @@ _IS: Mapping[int, str] = {
     404: "not_found",
     408: "too_slow",
     # It is not in the state for that: it may be later, or has been before.
-    409: "account_gone already_attached already_known changed_meanwhile endpoint_disabled erased "
+    409: "job_already_running account_gone already_attached already_known changed_meanwhile endpoint_disabled erased "
     "idempotency_in_progress idempotency_lost link_inactive link_used_up merchant_disabled "
     "no_live_attempt no_money no_tries_left not_attachable not_cancelable not_delivered not_manual "
     "not_offered not_open not_paid not_resting not_revivable not_unknown not_waiting_for_otp "
@@ -37,7 +37,7 @@ _IS: Mapping[int, str] = {
     "no_reason nothing_to_change order_needed partial_not_possible reason_missing reason_needed "
     "unknown_account unknown_action unknown_event_type unknown_provider",
     429: "link_busy too_many_polls",
-    503: "otp_not_sent storage",
+    503: "otp_not_sent stopping storage",
 }
 STATUS: Mapping[str, int] = {code: status for status, codes in _IS.items() for code in codes.split()}
 """Of the words that are not simply a bad request (400): what cannot be read, or is not what the document says."""
@@ -48,7 +48,7 @@ HEADERS: Mapping[str, Mapping[str, str]] = {
     **{code: {"Connection": "close"} for code in ("bad_body", "too_large", "too_slow", "incomplete")},
     "idempotency_in_progress": {"Retry-After": "2"},
     "link_busy": {"Retry-After": "5"},
-    **{code: {"Retry-After": "5"} for code in ("too_many_polls", "otp_not_sent", "storage")},
+    **{code: {"Retry-After": "5"} for code in ("too_many_polls", "otp_not_sent", "stopping", "storage")},
 }
 
 

@@ -251,22 +251,23 @@ MANUAL: Final[Mapping[str, Words]] = {
         "envoyez l'argent au numéro qui a payé ; puis : caisse refunds done.",
     ),
     "monetbil": Words(
-        "Monetbil has no refunds: send the money to the number that paid, from Monetbil or the operator; then: caisse "
-        "refunds done. A payout through caisse will do this later.",
-        "Monetbil ne rembourse pas : envoyez l'argent au numéro qui a payé, depuis Monetbil ou l'opérateur ; puis : "
-        "caisse refunds done. Un virement par caisse le fera plus tard.",
+        "Monetbil has no refunds: pay the number that paid, which a second person approves: caisse refunds pay-out. Or "
+        "send the money yourself, from Monetbil or the operator; then: caisse refunds done.",
+        "Monetbil ne rembourse pas : versez l'argent au numéro qui a payé, avec l'accord d'une seconde personne : "
+        "caisse refunds pay-out. Ou envoyez-le vous-même, depuis Monetbil ou l'opérateur ; puis : caisse refunds done.",
     ),
     "moneroo": Words(
-        "Moneroo has no refunds: make a payout to the number that paid in its dashboard; then: caisse refunds done. A "
-        "payout through caisse will do this later.",
-        "Moneroo ne rembourse pas : faites un virement au numéro qui a payé dans son tableau de bord ; puis : caisse "
-        "refunds done. Un virement par caisse le fera plus tard.",
+        "Moneroo has no refunds: pay the number that paid, which a second person approves: caisse refunds pay-out. Or "
+        "make a payout to it in Moneroo's dashboard; then: caisse refunds done.",
+        "Moneroo ne rembourse pas : versez l'argent au numéro qui a payé, avec l'accord d'une seconde personne : "
+        "caisse refunds pay-out. Ou faites un virement dans son tableau de bord ; puis : caisse refunds done.",
     ),
     "ebilling": Words(
-        "eBilling has no refunds: make a SHAP payout of the type refund to the number that paid; then: caisse refunds "
-        "done. A payout through caisse will do this later.",
-        "eBilling ne rembourse pas : faites un virement SHAP de type refund au numéro qui a payé ; puis : caisse "
-        "refunds done. Un virement par caisse le fera plus tard.",
+        "eBilling has no refunds: pay the number that paid by SHAP, which a second person approves: caisse refunds "
+        "pay-out. Or make a SHAP payout of the type refund yourself; then: caisse refunds done.",
+        "eBilling ne rembourse pas : versez l'argent par SHAP au numéro qui a payé, avec l'accord d'une seconde "
+        "personne : caisse refunds pay-out. Ou faites vous-même un virement SHAP de type refund ; puis : caisse "
+        "refunds done.",
     ),
 }
 """What to do by hand, by provider: of the reason `refund_manual`, whose detail is the provider's name."""

@@ -18,8 +18,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
@@ -33,21 +33,23 @@ from service.config import BadSetting, Settings
 from service.database import StorageError
 from service.errors import Refusal
 from service.ids import now_ms
+from service.jobs.jobs import jobs
 from service.lock import Held
 from service.merchants.tables import endpoints
 from service.providers import PROVIDERS
 from service.sandbox.bank import Payer
-from service.sandbox.closing import Closing, check, last_position
+from service.sandbox.closing import check, last_position
 from service.sandbox.desk import Account
-from service.sandbox.figures import grouped
 from service.sandbox.home import Home, one_start_at_a_time, prepare, refuse_production, write
 from service.sandbox.look import Look, see
-from service.sandbox.merchant import Counters, Shop, Trouble
+from service.sandbox.merchant import Shop, Trouble
 from service.sandbox.neighbours import EVENTS, Cycle, Listener, neighbours
-from service.sandbox.player import Played, Player
+from service.sandbox.player import Player
 from service.sandbox.rows import recovery
 from service.sandbox.screen import lines, watch
+from service.sandbox.stall import Stall
 from service.sandbox.stories import Teller
+from service.sandbox.summary import Ended, sayer, summarise
 from service.sandbox.teller import Sandbox
 from service.sandbox.truths import Book, Entry
 from service.schema import outbox_tables
@@ -78,17 +80,6 @@ class Options:
     plain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What is said at the end."""
-
-    closing: Closing
-    played: Played
-    shop: Counters
-    refused: int  # webhooks that a listener could not verify
-    recover: list[str]  # the commands that bring what failed
-
-
 async def demonstrate(home: Home, options: Options, console: Console, starting: contextlib.ExitStack) -> Ended:
     """
     Start everything, play until told to stop, stop everything, and look back.
@@ -111,7 +102,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
         for listener in listeners:
             await listener.shop.start()
             cleanup.push_async_callback(listener.shop.stop)
-        app = build(settings)
+        app = build(settings, jobs=partial(jobs, quiet=False))
         for listener in listeners:
             _remember(home, listener)  # what the last run still owed is delivered at once
         await app.start()
@@ -128,11 +119,13 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
             rate=options.rate,
             book=book,
         )
-        look = Look(app, listeners, player, lambda command: _look_command(home, command), sandbox.treasury)
+        stall = Stall(settings.own_url, home.shop["api_key"], sandbox)
+        look = Look(app, listeners, player, lambda command: _look_command(home, command), sandbox.treasury, stall)
         _introduce(console, home, settings, shop, options)
         playing = asyncio.create_task(player.run(stop))
         failing = asyncio.create_task(app.failed.wait())
         keeping = asyncio.create_task(_keep_book(book, home.book, stop))
+        selling = asyncio.create_task(stall.run(stop))
         for task in (playing, failing):
             task.add_done_callback(lambda _: stop.set())
         if options.duration_s is not None:
@@ -142,7 +135,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
         finally:
             stop.set()
             failing.cancel()
-            await asyncio.gather(playing, keeping)
+            await asyncio.gather(playing, keeping, selling)
         if app.failed.is_set():
             raise StorageFailed
         for listener in listeners:
@@ -151,7 +144,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
         last = await look()
         if options.plain or not console.is_terminal:
             for text in lines(last):
-                _sayer(console)(text)
+                sayer(console)(text)
         closing = await app.db.read(
             check,
             outbox_tables,
@@ -292,63 +285,15 @@ def _look_command(home: Home, command: str) -> str:
 
 
 def _introduce(console: Console, home: Home, settings: Settings, shop: Shop, options: Options) -> None:
-    say = _sayer(console)
+    say = sayer(console)
     say("caisse dev: the service, six providers that call it, a shop that sometimes fails")
     say(f"  service    {settings.own_url}   /webhooks/<provider>, /readyz, /metrics")
-    say(f"  shop       {shop.url}")
-    say("  beside it  books is well, stock never answers, courier is down now and then")
+    say(f"  shop       {shop.url}; beside it books is well, stock never answers, courier is down now and then")
     say(f"  API key    {home.shop.get('api_key', '')}")
     say(f"  operator   password {home.secrets['admin_password']}")
     say(f"  kept in    {home.directory}   the service's log is {home.log.name}")
     say(f"  look at it {_look_command(home, 'payments list')}")
     say(f"  played     {options.rate:g} callbacks a second, the shop fails {options.failures:.0%}, seed {options.seed}")
-
-
-def summarise(ended: Ended, console: Console) -> None:
-    """The closing words."""
-    say = _sayer(console)
-    played, shop, closing = ended.played, ended.shop, ended.closing
-    say("")
-    say(
-        f"Callbacks  {grouped(played.acknowledged)} acknowledged"
-        f" ({grouped(played.repeats)} sent twice, {grouped(played.retries)} tried again)"
-    )
-    say(f"           {grouped(closing.worked_on)} of {grouped(closing.callbacks)} different ones worked on")
-    say(f"Webhooks   {grouped(shop.verified)} verified by the shop, {grouped(shop.on_purpose)} failed on purpose")
-    say(f"           {grouped(shop.retried)} got by a retry, {grouped(shop.repeat)} repeats dropped")
-    say(f"Events     {grouped(closing.events)} told")
-    for name, told in closing.told.items():
-        say(
-            f"  {name:<9}{grouped(told.delivered)} delivered"
-            + (f", {grouped(told.waiting)} waiting for their next try" if told.waiting else "")
-            + (f", {grouped(told.failed)} failed and kept" if told.failed else "")
-        )
-    for command in ended.recover:
-        say(f"           when it runs again, {command}")
-    for number, words in (
-        (closing.unfinished, "callbacks have work or a question open; the next start goes on"),
-        (closing.aside, "callbacks set aside (parked or deferred)"),
-        (played.owed, "callbacks not acknowledged before the end"),
-        (played.given_up, "callbacks that the player gave up"),
-        (played.refused, "callbacks refused, which should not be"),
-        (ended.refused, "webhooks that could not be verified, which should not be"),
-    ):
-        if number:
-            say(f"           {grouped(number)} {words}")
-    if closing.lost:
-        say(f"LOST       {grouped(len(closing.lost))}:")
-        for what in closing.lost[:20]:
-            say(f"           {what}")
-    else:
-        say("Nothing was lost: every acknowledged callback was kept and worked on,")
-        say("every event is delivered, owed, or kept as failed where nobody answered.")
-
-
-def _sayer(console: Console) -> Any:
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-    return say
 
 
 # --- the command ------------------------------------------------------------------------------------
@@ -394,6 +339,5 @@ def dev(directory: Path, rate: float, failures: float, seed: int | None, duratio
         # Nothing can be kept any more, as in `caisse serve`: the status says why.
         os._exit(STORAGE_FAILED)
     summarise(ended, console)
-    closing = ended.closing
-    if closing.lost or ended.played.refused or ended.refused:
+    if ended.closing.lost or ended.played.refused or ended.refused:
         raise SystemExit(1)

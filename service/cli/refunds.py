@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from service.cli import show
+from service.cli.hand import named
 from service.cli.run import run
 
 _SAYS = "Why; kept in the audit trail."
@@ -64,3 +65,12 @@ def done(refund: str, reason: str, provider_reference: str, json_: bool) -> None
 def give_up(refund: str, reason: str, json_: bool) -> None:
     """It will not be made, or is not there at the provider."""
     show.fields(run("refunds.give-up", refund=refund, reason=reason), json_)
+
+
+@refunds.command("pay-out")
+@click.argument("refund")
+@named()
+@show.as_json
+def pay_out(refund: str, actor: str, json_: bool) -> None:
+    """Make it as a payout to the number that paid, where the provider has no refunds. Next: caisse payouts approve."""
+    show.fields(run("refunds.pay-out", refund=refund, actor=actor), json_)

@@ -13,11 +13,12 @@ from service.cli import show
 @show.as_json
 def states(mermaid: bool, machine: str | None, json_: bool) -> None:
     """The machines: every state, what happens, and where it leads."""
+    from service.escrow.states import MACHINES as OF_ESCROW
     from service.orders.states import MACHINES as OF_ORDERS
     from service.payments.states import MACHINES as OF_PAYMENTS
     from service.payments.states import mermaid as drawn
 
-    machines = {**OF_PAYMENTS, **OF_ORDERS}
+    machines = {**OF_PAYMENTS, **OF_ORDERS, **OF_ESCROW}
 
     if machine is not None and machine not in machines:
         raise click.BadParameter(f"there are {', '.join(machines)}", param_hint="--machine")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from service.merchants.events import rfc3339
-from service.retention import WHAT, Run, next_run, piece
+from service.retention import PRUNE, WHAT, Run, piece
 
 if TYPE_CHECKING:
     from service.application import Application
@@ -22,7 +22,8 @@ async def prune(app: Application, *, dry_run: bool = False, progress: Progress |
         run = await step(piece, app.settings, run, app.clock(), dry_run)
         if progress is not None:
             progress(run.looked, None)
-    waiting = await app.db.read(next_run)
+    standing = await app.db.read(app.scheduler.overview, app.clock())
+    next_ms = next((one.next_due_at_ms for one in standing if one.name == PRUNE), None)
     return {
         "dry_run": dry_run,
         "looked": run.looked,
@@ -36,5 +37,5 @@ async def prune(app: Application, *, dry_run: bool = False, progress: Progress |
             }
             for what, (setting, meaning) in WHAT.items()
         ],
-        "next_at": rfc3339(waiting["due_at_ms"]) if waiting else None,
+        "next_at": rfc3339(next_ms) if next_ms else None,
     }

@@ -1,10 +1,13 @@
-"""refunds list | show | create | done | give-up"""
+"""refunds list | show | create | done | give-up | pay-out"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from service.commands.hand import NAMELESS
 from service.commands.shape import LIMIT, bounded, by
+from service.errors import Refusal
+from service.escrow import payout_rows
 from service.payments import refund_rows
 from service.payments.refund_rows import public
 
@@ -59,3 +62,13 @@ async def give_up(app: Application, *, refund: str, reason: str, actor: str = "c
     made = await app.db.write(lambda tx: app.refunds.give_up(tx, refund, reason, hand))
     app.nudge()
     return public(made)
+
+
+async def pay_out(app: Application, *, refund: str, actor: str) -> dict[str, Any]:
+    """Make it as a payout to the wallet that paid; another person has to approve that."""
+    if actor == NAMELESS:
+        raise Refusal("second_person", "Say who asks for it: --as NAME. Another person approves it.")
+    hand = by(app, actor)
+    made = await app.db.write(lambda tx: app.payouts.refund_by_payout(tx, refund, hand))
+    app.nudge()
+    return payout_rows.public(made)

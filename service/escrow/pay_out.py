@@ -26,6 +26,7 @@ from service.escrow.beneficiaries import as_payee
 from service.escrow.beneficiaries import payee as payee_row
 from service.escrow.payout_rows import FLOAT_SHORT, OTP, STUCK, UNKNOWN, Row, move, one
 from service.escrow.payouts import ASK_ONLY, PAYOUT
+from service.escrow.refund_payouts import Follows, nothing_follows, still_wanted
 from service.escrow.states import OPEN, Payout, PayoutStep
 from service.escrow.tables import beneficiaries, recipients
 from service.ids import Clock, Ids
@@ -103,10 +104,11 @@ class Payer:
         ids: Ids,
         clock: Clock,
         callback_url: Callable[[Entry], str],
+        follows: Follows = nothing_follows,
     ) -> None:
         self._db, self._queue, self._syncer, self._client = db, queue, syncer, client
         self._registry, self._providers, self._ids, self._clock = registry, providers, ids, clock
-        self._callback_url = callback_url
+        self._callback_url, self._follows = callback_url, follows
 
     async def act(self, message: Message, _: Any) -> Outcome:
         """One request about one payout. Done when it has come to its end."""
@@ -191,10 +193,14 @@ class Payer:
         again = row["state"] == Payout.UNKNOWN and self._providers[entry.provider].idempotent and young
         return Todo(row, self._paying(tx, row, entry), again, again)
 
-    def _sending(self, tx: Connection, row: Row, entry: Entry) -> Todo | Retry:
+    def _sending(self, tx: Connection, row: Row, entry: Entry) -> Todo | Retry | None:
         now_ms = self._clock()
         payee = payee_row(tx, row["payee_id"])
-        active = tx.execute(select(beneficiaries.c.active).where(beneficiaries.c.id == row["beneficiary_id"])).scalar()
+        if not still_wanted(tx, row):
+            self._move(tx, row, PayoutStep.CANCELED)
+            return None
+        to = select(beneficiaries.c.active).where(beneficiaries.c.id == row["beneficiary_id"])
+        active = row["source"] == "refund" or tx.execute(to).scalar()
         if not is_sound(tx) or not active or payee["usable_at_ms"] > now_ms:
             for_ = "ledger" if not is_sound(tx) else "payee"
             self._waits(tx, row["id"], for_, "")
@@ -219,6 +225,7 @@ class Payer:
             entry.live,
             row["sent_at_ms"] or 0,
             self._clock(),
+            "refund" if row["source"] == "refund" else "payout",
         )
 
     # --- the call
@@ -330,6 +337,7 @@ class Payer:
     def _move(self, tx: Connection, row: Row, step: PayoutStep | None, **more: Any) -> None:
         news = move(tx, row, step, self._context(), **more)
         tell(tx, self._queue, news, self._ids, self._clock())
+        self._follows(tx, row, self._context())
 
     def _cannot_be_asked(self, tx: Connection, payout_id: str) -> None:
         row = one(tx, payout_id)

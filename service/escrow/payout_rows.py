@@ -73,6 +73,7 @@ def public(row: Row) -> dict[str, Any]:
         "source": row["source"],
         "beneficiary": row["beneficiary_id"],
         "hold": row["hold_id"],
+        "refund": row["refund_id"],
         "retry_of": row["retry_of"],
         "live": bool(row["live"]),
         "amount": row["amount_minor"],
@@ -94,9 +95,13 @@ def public(row: Row) -> dict[str, Any]:
 
 
 def of_payout(row: Row) -> Wanted:
-    """What one payout should have moved in the ledger."""
+    """
+    What one payout should have moved in the ledger. Of one that makes a refund that is what is reserved, and the fee:
+    once it is paid, the refund's own fact has moved the money.
+    """
     whose = row["merchant_id"], bool(row["live"]), row["currency"]
-    if row["source"] == "merchant":
+    refunds = row["source"] == "refund"
+    if refunds or row["source"] == "merchant":
         owner = Place(Kind.MERCHANT, row["merchant_id"], *whose)
         reserved = Place(Kind.RESERVED, row["merchant_id"], *whose)
     else:
@@ -106,10 +111,11 @@ def of_payout(row: Row) -> Wanted:
     fees = Place(Kind.FEES, row["merchant_id"], *whose)
     amount, state = row["amount_minor"], row["state"]
     left = state in (Payout.PAID, Payout.RETURNED)
+    gone = left and not refunds
     return {
-        Move(Entry.PAYOUT, owner, reserved): amount if left or state in OPEN else 0,
-        Move(Entry.PAID_OUT, reserved, float_): amount if left else 0,
-        Move(Entry.RETURNED, float_, owner): amount if state == Payout.RETURNED else 0,
+        Move(Entry.PAYOUT, owner, reserved): amount if gone or state in OPEN else 0,
+        Move(Entry.PAID_OUT, reserved, float_): amount if gone else 0,
+        Move(Entry.RETURNED, float_, owner): amount if gone and state == Payout.RETURNED else 0,
         Move(Entry.FEE, fees, float_): row["fee_minor"] if left else 0,
     }
 
@@ -118,7 +124,7 @@ def owed_by(row: Row) -> tuple[Kind, str]:
     """The ledger account that pays it: its kind and owner."""
     return (
         (Kind.MERCHANT, row["merchant_id"])
-        if row["source"] == "merchant"
+        if row["source"] in ("merchant", "refund")
         else (
             Kind.BENEFICIARY,
             row["beneficiary_id"],
@@ -138,6 +144,8 @@ def move(tx: Connection, row: Row, what: PayoutStep | None, context: Context, **
         values["paid_at_ms"] = context.now_ms
     if state != row["state"]:
         values = {"waits_for": "", "otp_wanted": False} | values
+    if row["state"] in GAVE_BACK and state not in GAVE_BACK:
+        values |= _places_taken(tx, row)
     if all(row[name] == value for name, value in values.items()):
         return []
     type_ = _TOLD.get(state) if state != row["state"] else None
@@ -155,6 +163,17 @@ def move(tx: Connection, row: Row, what: PayoutStep | None, context: Context, **
         tally(tx, f"{TALLY}{row['provider']}:{state}")
         _show(tx, after, row["state"], context)
     return [] if type_ is None else [told_of(after, type_)]
+
+
+def _places_taken(tx: Connection, row: Row) -> dict[str, None]:
+    """The hold or refund of one that was paid after all is another's now, if that was tried again meanwhile."""
+    p = payouts.c
+    taken: dict[str, None] = {}
+    for place in (p.hold_id, p.refund_id):
+        others = place == row[place.name], p.id != row["id"], p.state.not_in(GAVE_BACK)
+        if row[place.name] is not None and tx.execute(select(p.id).where(*others)).first() is not None:
+            taken[place.name] = None
+    return taken
 
 
 def _show(tx: Connection, row: Row, was: str, context: Context) -> None:

@@ -19,6 +19,15 @@ from service.attention import open_attention
 from service.errors import Refusal
 from service.escrow.beneficiaries import as_payee, payee_of
 from service.escrow.payout_rows import NOT_POSSIBLE, move, of_payout, one, owed_by, told_of
+from service.escrow.refund_payouts import (
+    Follows,
+    keep_payee,
+    nothing_follows,
+    payee_row,
+    payer_of,
+    still_wanted,
+    waiting,
+)
 from service.escrow.states import GAVE_BACK, Hold, Payout, PayoutStep
 from service.escrow.tables import beneficiaries, holds, payouts
 from service.escrow.terms import terms_of
@@ -57,12 +66,18 @@ class Draft:
 
 
 class Payouts:
-    """Holds what never changes. `ours`: how our references at providers begin."""
+    """Holds what never changes. `ours`: how our references at providers begin. `follows`: refunds that are paid out."""
 
     def __init__(
-        self, queue: Queue, registry: Callable[[], Registry], providers: Mapping[str, Provider], ours: str
+        self,
+        queue: Queue,
+        registry: Callable[[], Registry],
+        providers: Mapping[str, Provider],
+        ours: str,
+        follows: Follows = nothing_follows,
     ) -> None:
         self._queue, self._registry, self._providers, self._ours = queue, registry, providers, ours
+        self._follows = follows
 
     def request(self, tx: Connection, owner: Owner, draft: Draft, by: By, *, waits: bool = False) -> dict[str, Any]:
         """
@@ -89,46 +104,38 @@ class Payouts:
         hold_account = self._of_hold(tx, owner, draft, to) if draft.hold_id else ""
         wanted = draft.account_id or to["account_id"] or ""
         entry = self._account(owner, payee, draft.amount_minor, wanted, hold_account)
-        row: dict[str, Any] = dict.fromkeys(payouts.c.keys()) | {
-            "id": by.ids("po"),
-            "merchant_id": owner.merchant_id,
-            "live": owner.live,
-            "source": draft.source,
-            "beneficiary_id": to["id"],
-            "payee_id": payee["id"],
-            "account_id": entry.id,
-            "provider": entry.provider,
-            "state": Payout.REQUESTED.value,
-            "amount_minor": draft.amount_minor,
-            "currency": draft.currency,
-            "fee_minor": 0,
-            "hold_id": draft.hold_id,
-            "retry_of": draft.retry_of,
-            "description": a_text("description", draft.description),
-            "waits_for": "",
-            "otp_wanted": False,
-            "actor": by.actor,
-            "created_at_ms": by.now_ms,
-            "updated_at_ms": by.now_ms,
-            "version": 1,
-            "sequence": 1,
-        }
-        row["reference"] = f"{self._ours}po-{row['id'].removeprefix('po_').lower()}"
+        row = self._row(
+            owner, entry, by,
+            source=draft.source, beneficiary_id=to["id"], payee_id=payee["id"], hold_id=draft.hold_id,
+            amount_minor=draft.amount_minor, currency=draft.currency, retry_of=draft.retry_of,
+            description=a_text("description", draft.description),
+        )  # fmt: skip
         has = available(tx, row)
         if draft.amount_minor > has:
             raise Refusal("balance_short", f"amount: {max(has, 0)} {draft.currency} can be paid out.")
-        tx.execute(insert(payouts).values(row))
-        bring(tx, {row["id"]: of_payout(row)}, by.now_ms)
-        by.write_down(tx, "payout.requested", row["id"], draft.description)
-        news = [told_of(row, "payout.created")]
-        context = Context(self._queue, by.ids, by.now_ms)
         above = terms_of(tx, owner.merchant_id).approve_above.get(draft.currency, 0)
-        if draft.amount_minor > above:
-            news += move(tx, row, PayoutStep.WAITS_FOR_A_PERSON, context)
-        else:
-            news += self._queued(tx, row, PayoutStep.ALLOWED, context)
-        tell(tx, self._queue, news, by.ids, by.now_ms)
-        return one(tx, row["id"])
+        return self._begin(tx, row, by, waits=draft.amount_minor > above)
+
+    def refund_by_payout(self, tx: Connection, refund_id: str, by: By) -> dict[str, Any]:
+        """
+        A work: make a manual refund by paying it out to the wallet that paid, through the account that took the money.
+        A second person approves it, whatever the amount; nothing is sent before.
+
+        Raises NotFound, and Refusal: not_manual, payout_open, payer_unknown (says what is missing), no_way,
+        below_minimum, above_maximum, not_a_step.
+        """
+        refund = waiting(tx, refund_id)
+        owner = row_of(refund)
+        payee = payee_row(payer_of(tx, refund), refund["currency"], by)
+        entry = self._account(owner, payee, refund["amount_minor"], refund["account_id"], "")
+        keep_payee(tx, payee)
+        row = self._row(
+            owner, entry, by,
+            source="refund", refund_id=refund_id, payee_id=payee["id"], retry_of=refund["retry_of"],
+            amount_minor=refund["amount_minor"], currency=refund["currency"], description=f"Refund {refund_id}",
+        )  # fmt: skip
+        by.write_down(tx, "refund.payout", refund_id, row["id"])
+        return self._begin(tx, row, by, waits=True)
 
     def pay_out(self, tx: Connection, hold: Mapping[str, Any], context: Context) -> None:
         """What a hold has just released, if the merchant's terms say so; where that cannot be, a person sees why."""
@@ -144,12 +151,19 @@ class Payouts:
             open_attention(tx, context.ids, hold["id"], NOT_POSSIBLE, refusal.code, context.now_ms)
 
     def approve(self, tx: Connection, payout_id: str, reason: str, by: By) -> dict[str, Any]:
-        """A work: a person lets it go. Raises NotFound, Refusal: not_awaiting, second_person (who asked for it)."""
+        """
+        A work: a person lets it go. Raises NotFound, Refusal: not_awaiting, second_person (who asked for it),
+        refund_over.
+        """
         row = one(tx, payout_id)
         if row["state"] != Payout.AWAITING_APPROVAL:
             raise Refusal("not_awaiting", f"The payout {payout_id} is {row['state']}; it does not wait for approval.")
         if row["actor"] == by.actor:
             raise Refusal("second_person", "Whoever asks for a payout cannot approve it: that needs a second person.")
+        if not still_wanted(tx, row):
+            raise Refusal(
+                "refund_over", f"The refund {row['refund_id']} waits for no money any more; cancel the payout."
+            )
         by.write_down(tx, "payout.approved", payout_id, reason)
         context = Context(self._queue, by.ids, by.now_ms)
         news = self._queued(tx, row, PayoutStep.APPROVED, context, approved_by=by.actor)
@@ -161,11 +175,13 @@ class Payouts:
         row = one(tx, payout_id)
         if row["state"] == Payout.CANCELED:
             return row
-        news = move(tx, row, PayoutStep.CANCELED, Context(self._queue, by.ids, by.now_ms))
+        context = Context(self._queue, by.ids, by.now_ms)
+        news = move(tx, row, PayoutStep.CANCELED, context)
         if not news:
             raise Refusal("not_cancelable", f"The payout {payout_id} is {row['state']}; it may be paid already.")
         by.write_down(tx, "payout.canceled", payout_id, reason)
         tell(tx, self._queue, news, by.ids, by.now_ms)
+        self._follows(tx, row, context)
         return one(tx, payout_id)
 
     def decide(
@@ -189,8 +205,10 @@ class Payouts:
         more = {"provider_reference": provider_reference or row["provider_reference"]}
         if outcome == "failed":
             more["failure_reason"] = "operator"
-        news = move(tx, row, what, Context(self._queue, by.ids, by.now_ms), **more)
+        context = Context(self._queue, by.ids, by.now_ms)
+        news = move(tx, row, what, context, **more)
         tell(tx, self._queue, news, by.ids, by.now_ms)
+        self._follows(tx, row, context)
         return one(tx, payout_id)
 
     def retry(self, tx: Connection, payout_id: str, by: By) -> dict[str, Any]:
@@ -205,6 +223,8 @@ class Payouts:
         again = select(payouts.c.id).where(payouts.c.retry_of == payout_id)
         if (found := tx.execute(again).scalar()) is not None:
             raise Refusal("retried_already", f"The payout {payout_id} was tried again as {found}; look at that one.")
+        if row["source"] == "refund":
+            return self.refund_by_payout(tx, row["refund_id"], by)
         draft = Draft(
             row["beneficiary_id"],
             row["amount_minor"],
@@ -228,6 +248,41 @@ class Payouts:
         return True
 
     # --- parts
+
+    def _row(self, owner: Owner, entry: Entry, by: By, **said: Any) -> dict[str, Any]:
+        """A new payout, whole, and not kept yet."""
+        row: dict[str, Any] = dict.fromkeys(payouts.c.keys()) | {
+            "id": by.ids("po"),
+            "merchant_id": owner.merchant_id,
+            "live": owner.live,
+            "account_id": entry.id,
+            "provider": entry.provider,
+            "state": Payout.REQUESTED.value,
+            "fee_minor": 0,
+            "waits_for": "",
+            "otp_wanted": False,
+            "actor": by.actor,
+            "created_at_ms": by.now_ms,
+            "updated_at_ms": by.now_ms,
+            "version": 1,
+            "sequence": 1,
+        }
+        reference = f"{self._ours}po-{row['id'].removeprefix('po_').lower()}"
+        return row | said | {"reference": reference}
+
+    def _begin(self, tx: Connection, row: Mapping[str, Any], by: By, *, waits: bool) -> dict[str, Any]:
+        """Keep it with what it reserves, and let it be sent, or approved first."""
+        tx.execute(insert(payouts).values(row))
+        bring(tx, {row["id"]: of_payout(row)}, by.now_ms)
+        by.write_down(tx, "payout.requested", row["id"], row["description"])
+        news = [told_of(row, "payout.created")]
+        context = Context(self._queue, by.ids, by.now_ms)
+        if waits:
+            news += move(tx, row, PayoutStep.WAITS_FOR_A_PERSON, context)
+        else:
+            news += self._queued(tx, row, PayoutStep.ALLOWED, context)
+        tell(tx, self._queue, news, by.ids, by.now_ms)
+        return one(tx, row["id"])
 
     def _queued(
         self, tx: Connection, row: Mapping[str, Any], what: PayoutStep, context: Context, **m: Any

@@ -47,7 +47,7 @@ def weigh(was: Amounts, kept_minor: int, frozen: bool) -> Amounts:
     return Amounts(was.held_minor, 0, gone, was.held_minor - gone if frozen else 0, 0)
 
 
-def against(problems: Iterable[str], by_others: bool) -> frozenset[str]:
-    """What an order's payments say against the release of its money."""
+def against(problems: Iterable[str], elsewhere: bool) -> frozenset[str]:
+    """What an order's payments say against the release of its money. `elsewhere`: a refund that is not ours."""
     said = {_BY_PROBLEM[Problem(problem)] for problem in problems if problem in _BY_PROBLEM}
-    return frozenset(said | ({ELSEWHERE} if by_others and DISPUTE not in said else set()))
+    return frozenset(said | ({ELSEWHERE} if elsewhere else set()))

@@ -56,7 +56,7 @@ payees = Table(
     metadata,
     # Where the money of a beneficiary goes: the newest counts. Never changed, only followed by another.
     identifier(),  # pye_…
-    Column("beneficiary_id", Text, ForeignKey("beneficiaries.id"), nullable=False),
+    Column("beneficiary_id", Text, ForeignKey("beneficiaries.id")),  # null: a payer, of a refund by payout
     Column("kind", Text, nullable=False),  # mobile_money | bank | account
     Column("currency", Text, nullable=False),
     Column("country", Text, nullable=False, server_default=""),
@@ -132,8 +132,8 @@ payouts = Table(
     identifier(),  # po_…
     Column("merchant_id", Text, ForeignKey("merchants.id"), nullable=False),
     Column("live", Boolean, nullable=False),
-    Column("source", Text, nullable=False),  # beneficiary | merchant: whose balance pays it
-    Column("beneficiary_id", Text, ForeignKey("beneficiaries.id"), nullable=False),
+    Column("source", Text, nullable=False),  # beneficiary | merchant: whose balance pays it; refund: the payment's
+    Column("beneficiary_id", Text, ForeignKey("beneficiaries.id")),  # null: a refund
     Column("payee_id", Text, ForeignKey("payees.id"), nullable=False),
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
     Column("provider", Text, nullable=False),
@@ -142,6 +142,7 @@ payouts = Table(
     Column("currency", Text, nullable=False),
     Column("fee_minor", BigInteger, nullable=False, server_default="0"),
     Column("hold_id", Text, ForeignKey("holds.id")),
+    Column("refund_id", Text, ForeignKey("refunds.id")),  # the refund that is made by it
     Column("retry_of", Text, ForeignKey("payouts.id")),
     Column("reference", Text, nullable=False),  # ours at the provider: one for ever
     Column("provider_reference", Text),  # theirs
@@ -170,5 +171,11 @@ payouts = Table(
         "hold_id",
         unique=True,
         sqlite_where=text("hold_id IS NOT NULL AND state NOT IN ('failed', 'canceled', 'returned')"),
+    ),
+    Index(
+        "uq_payouts_refund_id",
+        "refund_id",
+        unique=True,
+        sqlite_where=text("refund_id IS NOT NULL AND state NOT IN ('failed', 'canceled', 'returned')"),
     ),
 )

@@ -17,9 +17,10 @@ from service.ledger.ledger import Entry, Kind, Move, Place, Wanted, bring
 from service.merchants.events import News
 from service.orders.states import BOUGHT, ENDED, Order
 from service.orders.tables import orders
+from service.payments.facts import Kind as FactKind
 from service.payments.heard import Change, Context
 from service.payments.records import AttemptRecord, PaymentRecord, Records
-from service.payments.rules import NOT_TO_BE_FULFILLED, flows
+from service.payments.rules import NOT_TO_BE_FULFILLED, Flows, flows
 from service.payments.states import RefundState
 from service.payments.tables import payments, refunds
 
@@ -85,13 +86,17 @@ def of_payment(
     moves: dict[Move, int] = {}
     aside = not _allocated(row, order)
     for attempt in attempts:
-        money = flows([kept.fact for kept in attempt.facts.values()], attempt.row["currency"])
+        money = money_of(attempt)
         if not money.captured_minor and not money.elsewhere:
             continue
         for currency, minor in money.elsewhere:
             _count(moves, row, attempt, currency, {Entry.CAPTURE: minor}, minor)
+        gone = money.refunded_minor + money.clawed_minor + money.lost_minor + money.disputed_minor
+        left = money.captured_minor - gone
+        wrong = aside or money.currency != row["currency"]
         by_us = min(ours.get(attempt.row["id"], 0), money.refunded_minor)
-        out = {
+        did = {
+            Entry.CAPTURE: money.captured_minor,
             Entry.FEE: money.fee_minor,
             Entry.REFUND: by_us,
             Entry.REFUND_ELSEWHERE: money.refunded_minor - by_us,
@@ -99,11 +104,16 @@ def of_payment(
             Entry.DISPUTE_LOST: money.lost_minor,
             Entry.DISPUTE: money.disputed_minor,
         }
-        gone = money.refunded_minor + money.clawed_minor + money.lost_minor + money.disputed_minor
-        left = money.captured_minor - gone
-        wrong = aside or money.currency != row["currency"]
-        _count(moves, row, attempt, money.currency, {Entry.CAPTURE: money.captured_minor, **out}, left if wrong else 0)
+        _count(moves, row, attempt, money.currency, did, left if wrong else 0)
     return moves
+
+
+def money_of(attempt: AttemptRecord) -> Flows:
+    """What its facts say; of the one capture that most attempts have, without the way through all the rules."""
+    said = [kept.fact for kept in attempt.facts.values()]
+    if len(said) == 1 and said[0].kind is FactKind.CAPTURED:
+        return Flows(said[0].currency or attempt.row["currency"], said[0].amount_minor or 0, said[0].fee_minor or 0)
+    return flows(said, attempt.row["currency"])
 
 
 def _allocated(row: Mapping[str, Any], order: str | None) -> bool:
@@ -125,15 +135,19 @@ def _count(
     whose = row["merchant_id"], bool(row["live"]), currency
     merchant = Place(Kind.MERCHANT, row["merchant_id"], *whose)
     float_ = Place(Kind.FLOAT, attempt.row["account_id"], *whose)
-    fees = Place(Kind.FEES, row["merchant_id"], *whose)
-    ways = {
-        Entry.CAPTURE: (float_, merchant),
-        Entry.FEE: (fees, float_),
-        Entry.DISPUTE: (merchant, Place(Kind.DISPUTED, row["merchant_id"], *whose)),
-    }
     for entry, minor in amounts.items():
-        if minor:
-            _add(moves, Move(entry, *ways.get(entry, (merchant, float_))), minor)
+        if not minor:
+            continue
+        match entry:
+            case Entry.CAPTURE:
+                way = float_, merchant
+            case Entry.FEE:
+                way = Place(Kind.FEES, row["merchant_id"], *whose), float_
+            case Entry.DISPUTE:
+                way = merchant, Place(Kind.DISPUTED, row["merchant_id"], *whose)
+            case _:
+                way = merchant, float_
+        _add(moves, Move(entry, *way), minor)
     if aside_minor > 0:
         unallocated = Place(Kind.UNALLOCATED, row["merchant_id"], *whose)
         _add(moves, Move(Entry.UNALLOCATED, merchant, unallocated), aside_minor)

@@ -21,10 +21,14 @@ ALL = "*"
 SCOPES = (
     "payments:read", "payments:write", "sessions:read", "sessions:write", "orders:read", "orders:write",
     "products:read", "products:write", "refunds:read", "refunds:write", "routes:read", "routes:write",
+    "escrow:read", "escrow:write", "holds:read", "holds:write", "holds:link", "beneficiaries:read",
+    "beneficiaries:write", "beneficiaries:approve", "payouts:read", "payouts:write", "payouts:approve",
     "attention:read", "attention:write", "events:read", "endpoints:read", "endpoints:write",
-    "deliveries:read", "deliveries:write", "merchants:read",
+    "deliveries:read", "deliveries:write", "merchants:read", "jobs:read", "jobs:write",
 )  # fmt: skip
-"""What a key may do. `*` is everything; `write` includes the same resource's `read`."""
+"""What a key may do. `*` is everything that is the merchant's own; `write` includes the same resource's `read`."""
+OF_THE_INSTALLATION = frozenset({"jobs"})
+"""Resources that are every merchant's at once: a key may do something to them only where it was given that by name."""
 
 PREFIXES = {True: "ck_live_", False: "ck_test_"}
 KEY_BYTES = 32
@@ -53,7 +57,8 @@ class Caller:
     def may(self, scope: str) -> bool:
         """Whether the key was given this scope."""
         resource, _, verb = scope.partition(":")
-        return bool(self.scopes & {ALL, scope}) or (verb == "read" and f"{resource}:write" in self.scopes)
+        given = {scope} if resource in OF_THE_INSTALLATION else {ALL, scope}
+        return bool(self.scopes & given) or (verb == "read" and f"{resource}:write" in self.scopes)
 
 
 def create(

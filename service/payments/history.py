@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, Select, or_, selec
 
 from service.callbacks.tables import callbacks
 from service.errors import NotFound
+from service.escrow.tables import holds, payouts
 from service.merchants.events import rfc3339
 from service.merchants.tables import audit, events
 from service.payments.money import to_major
@@ -24,7 +25,10 @@ ATTEMPTS_MAX: Final = 100
 
 Row = Mapping[str, Any] | RowMapping
 _Line = tuple[int, int, str, str, dict[str, Any]]
-_ORDER: Final = ("payment", "attempt", "decision", "callback", "fact", "refund", "audit", "attention", "event")
+_ORDER: Final = (
+    *("payment", "attempt", "decision", "callback", "fact", "refund", "hold", "payout"),
+    *("audit", "attention", "event"),
+)
 """What comes first of what has the same time: a cause before what it caused."""
 
 REASONS: Final[Mapping[str, str]] = {
@@ -123,12 +127,15 @@ def timeline(tx: Connection, payment_id: str, limit: int = 500) -> dict[str, Any
     refunds = of_payment(tx, payment_id)
     for refund in refunds:
         lines += _of_refund(refund)
+    held, paid = _held(tx, payment["order_id"])
+    lines += [line for hold in held for line in _of_hold(hold)] + [line for one in paid for line in _of_payout(one)]
+    others = [row["id"] for row in (*refunds, *held, *paid)]
     for what, query, told in (
         ("decision", select(decisions).where(decisions.c.attempt_id.in_(mine)).order_by(decisions.c.at_ms), _decision),
         ("fact", select(facts).where(facts.c.attempt_id.in_(mine)).order_by(facts.c.told_at_ms), _fact),
         ("event", select(events).where(events.c.payment_id == payment_id).order_by(events.c.position), _event),
         ("callback", select(callbacks).where(callbacks.c.payment_id == payment_id).order_by(callbacks.c.id), _callback),
-        ("audit", _audit(payment_id, [row["id"] for row in refunds]), _entry),
+        ("audit", _audit(payment_id, others), _entry),
     ):
         rows = tx.execute(query.limit(most + 1)).mappings().all()
         cut = cut or len(rows) > most
@@ -137,7 +144,7 @@ def timeline(tx: Connection, payment_id: str, limit: int = 500) -> dict[str, Any
             if "attempt" in more:
                 more["provider"] = provider_of[more["attempt"]]
             lines.append(_line(at_ms, what, text, **more))
-    lines += _matters(tx, [payment_id, *(row["id"] for row in refunds)])
+    lines += _matters(tx, [payment_id, *others])
     lines.sort(key=lambda line: line[:2])
     entries = [{"at": rfc3339(at_ms), "what": what, "text": text} | more for at_ms, _, what, text, more in lines[:most]]
     return {"payment": payment_id, "entries": entries, "more": cut or len(lines) > most}
@@ -250,6 +257,33 @@ def _of_refund(row: Row) -> list[_Line]:
         why = f": {row['failure_reason']}" if row["failure_reason"] else ""
         lines.append(_line(row["updated_at_ms"], "refund", f"{money}: {row['state']}{why}", refund=row["id"]))
     return lines
+
+
+def _held(tx: Connection, order_id: str | None) -> tuple[Sequence[Row], Sequence[Row]]:
+    """What is held of the payment's order, and what was paid out of that."""
+    if order_id is None:
+        return [], []
+    held = tx.execute(select(holds).where(holds.c.order_id == order_id)).mappings().all()
+    of_them = payouts.c.hold_id.in_([row["id"] for row in held])
+    query = select(payouts).where(of_them).order_by(payouts.c.id).limit(ATTEMPTS_MAX)
+    return held, tx.execute(query).mappings().all() if held else []
+
+
+def _of_hold(row: Row) -> list[_Line]:
+    money = _money(row["held_minor"], row["currency"])
+    lines = [_line(row["created_at_ms"], "hold", f"{money} held for {row['beneficiary_id']}", hold=row["id"])]
+    if row["version"] > 1:
+        lines.append(_line(row["updated_at_ms"], "hold", f"{money}: {row['state']}", hold=row["id"]))
+    return lines
+
+
+def _of_payout(row: Row) -> list[_Line]:
+    money = f"{_money(row['amount_minor'], row['currency'])} by {_title(row['provider'])}"
+    begun = _line(row["created_at_ms"], "payout", f"{money} to be paid out ({row['actor']})", payout=row["id"])
+    if row["version"] == 1:
+        return [begun]
+    why = f": {row['failure_reason']}" if row["failure_reason"] else ""
+    return [begun, _line(row["updated_at_ms"], "payout", f"{money}: {row['state']}{why}", payout=row["id"])]
 
 
 _Told = tuple[int, str, dict[str, Any]]

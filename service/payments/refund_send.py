@@ -32,7 +32,7 @@ from service.payments.facts import Fact, Kind, Source, Told
 from service.payments.outcome import asked
 from service.payments.refund_match import WITHOUT_AN_END, step
 from service.payments.refund_rows import STUCK, UNKNOWN, move, one
-from service.payments.refunds import REFUND, follow_facts, said_why
+from service.payments.refunds import REFUND, PaidOutBy, by_none, follow_facts, refuse_paid_out, said_why
 from service.payments.states import DISPUTE_ORDER, REFUND_ORDER, RefundState, RefundStep
 from service.payments.tables import aliases, attempts, facts, payments, refunds
 from service.providers.base import NotFinal
@@ -98,7 +98,7 @@ class Todo:
 
 
 class Refunder:
-    """The handler of the topic."""
+    """The handler of the topic. `paid_out_by`: no person ends a refund while a payout may be making it."""
 
     def __init__(
         self,
@@ -110,9 +110,11 @@ class Refunder:
         calls: Mapping[str, Calls],
         ids: Ids,
         clock: Clock,
+        paid_out_by: PaidOutBy = by_none,
     ) -> None:
         self._db, self._queue, self._syncer, self._client = db, queue, syncer, client
         self._registry, self._calls, self._ids, self._clock = registry, calls, ids, clock
+        self._paid_out_by = paid_out_by
 
     async def act(self, message: Message, _: Any) -> Outcome:
         """One request about one refund. Done when it has come to its end."""
@@ -256,9 +258,10 @@ class Refunder:
         A work: a person has made a manual refund at the provider, or has seen there one whose outcome nobody knew;
         that needs its id there, or it would be counted a second time once the provider tells of it.
 
-        Raises NotFound, and Refusal: not_manual, no_reason, no_provider_reference, already_known.
+        Raises NotFound, and Refusal: not_manual, no_reason, no_provider_reference, already_known, payout_open.
         """
         row = one(tx, refund_id)
+        refuse_paid_out(self._paid_out_by(tx, refund_id), refund_id)
         state = RefundState(row["state"])
         by_hand = state is RefundState.QUEUED and row["manual"]
         if not by_hand and state is not RefundState.UNKNOWN:
@@ -283,6 +286,35 @@ class Refunder:
         )
         self._hear(tx, row, Told((), (fact,)))
         return one(tx, refund_id)
+
+    # --- a payout
+
+    def paid_out(self, tx: Connection, refund_id: str, name: str, by: By) -> None:
+        """
+        A work: a manual refund went back as a payout, `name` for ever. The money is gone whatever the refund is by now:
+        where that was made in another way meanwhile, this is one more, which nobody has asked for.
+        """
+        row = one(tx, refund_id)
+        by.write_down(tx, "refund.paid_out", refund_id, name)
+        state = RefundState(row["state"])
+        if row["provider_reference"] is None and state is not RefundState.SUCCEEDED:
+            after = step(state, RefundStep.DONE_BY_HAND)
+            tell(tx, self._queue, move(tx, row, after, self._ids, by.now_ms, name=name), self._ids, by.now_ms)
+        fact = Fact(
+            Kind.REFUND_SUCCEEDED, name, by.now_ms, row["amount_minor"], None, row["currency"], source=Source.ANSWER
+        )
+        self._hear(tx, row, Told((), (fact,)))
+
+    def came_back(self, tx: Connection, account_id: str, name: str, by: By) -> None:
+        """A work: what was paid out under that name came back: its refund has failed, and the money is here again."""
+        known = aliases.c.account_id == account_id, aliases.c.reference == name
+        held_by = select(attempts).join(aliases, aliases.c.attempt_id == attempts.c.id).where(*known)
+        attempt = tx.execute(held_by).mappings().one()
+        made = (facts.c.attempt_id == attempt["id"], facts.c.movement == name)
+        moved = tx.execute(select(facts.c.amount_minor, facts.c.currency).where(*made)).first()
+        assert moved is not None  # what came back was paid
+        fact = Fact(Kind.REFUND_FAILED, name, by.now_ms, moved.amount_minor, None, moved.currency, source=Source.ANSWER)
+        self._hear(tx, {"payment_id": attempt["payment_id"], "attempt_id": attempt["id"]}, Told((), (fact,)))
 
 
 def _given(tx: Connection, row: Mapping[str, Any]) -> Given:

@@ -4,12 +4,12 @@ Refunds: asked for, kept, and moved by what the provider says of them.
 A refund is a row beside the payment's facts. What a payment has had back is computed from the facts alone (`rules.py`);
 the row says who wanted it, why, and what has become of it. It is recorded, with its id as the key at the provider,
 before anything is sent (`refund_send.py`), and it is never made anew: one that nobody knows the outcome of is asked
-about. Providers without an API for refunds have *manual* ones, which wait for a person.
+about. Providers without an API for refunds have *manual* ones, which wait for a person, or for a payout to the payer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, Literal
 
@@ -40,6 +40,8 @@ OF_ONE_PAYMENT_MAX: Final = LISTED_MAX
 POLICY_ACTOR: Final = "policy"
 
 Duplicates = Literal["auto", "ask"]
+PaidOutBy = Callable[[Connection, str], str]
+"""`paid_out_by(tx, refund_id)`: the payout by which a refund is being made; empty: none."""
 
 _TOLD_OF_REFUNDS = Lookup(
     select(attempts.c.payment_id)
@@ -100,16 +102,35 @@ def load(tx: Connection, payment_id: str) -> PaymentRecord:
     return records.payments[payment_id]
 
 
+def by_none(tx: Connection, refund_id: str) -> str:
+    """Where no refund is made by payout."""
+    return ""
+
+
+def refuse_paid_out(payout_id: str, refund_id: str) -> None:
+    """Whoever ends by hand what a payout may be making would pay twice, or take back money that is gone."""
+    if payout_id:
+        raise Refusal(
+            "payout_open", f"The refund {refund_id} is made by the payout {payout_id}; cancel or end that one."
+        )
+
+
 class Refunds:
     """
     Makes refunds and follows what is told of them. Holds what never changes.
 
     `calls`: what each provider can do. `duplicates`: what becomes of money that came twice: `auto` gives the younger
-    capture back, `ask` leaves it to a person.
+    capture back, `ask` leaves it to a person. `paid_out_by`: no person ends a refund while a payout may be making it.
     """
 
-    def __init__(self, queue: Queue, calls: Mapping[str, Calls], duplicates: Duplicates = "ask") -> None:
-        self._queue, self._calls, self._duplicates = queue, calls, duplicates
+    def __init__(
+        self,
+        queue: Queue,
+        calls: Mapping[str, Calls],
+        duplicates: Duplicates = "ask",
+        paid_out_by: PaidOutBy = by_none,
+    ) -> None:
+        self._queue, self._calls, self._duplicates, self._paid_out_by = queue, calls, duplicates, paid_out_by
 
     def create(
         self,
@@ -175,9 +196,10 @@ class Refunds:
     def give_up(self, tx: Connection, refund_id: str, reason: str, by: By) -> dict[str, Any]:
         """
         A work: a person says that it will not be made (nothing was sent), or, of one whose outcome nobody knows, that
-        it is not there at the provider. Raises NotFound, and Refusal: no_reason, not_open.
+        it is not there at the provider. Raises NotFound, and Refusal: no_reason, not_open, payout_open.
         """
         row = one(tx, refund_id)
+        refuse_paid_out(self._paid_out_by(tx, refund_id), refund_id)
         said_why(reason, "why it is given up")
         what = RefundStep.GIVEN_UP if row["state"] == RefundState.QUEUED else RefundStep.OPERATOR_FAILED
         state = step(RefundState(row["state"]), what)

@@ -46,7 +46,8 @@ FACTS: Facts = {
     "find_path": "/shap/api/v1/merchant/payout?payee_msisdn={payee}&external_reference={reference}",
     "balance_path": "/shap/api/v1/merchant/balance",
     "payout_written": "text",  # JSON inside a text, as two send it; one sends an `object`
-    "payout_type": "withdrawal",  # or refund, or cashback
+    "payout_type": "withdrawal",  # or cashback
+    "refund_payout_type": "refund",  # what goes back to whoever paid
     "dialled": "241",  # taken from numbers, which are wanted as they are dialled in Gabon; empty: E.164
     "paid_words": ("success",),
     "failed_words": ("failed",),
@@ -130,7 +131,7 @@ def send(paying: Paying, channel: PayoutChannel, credentials: Credentials, facts
         "payee_msisdn": number,
         "amount": amount,
         "external_reference": paying.reference,
-        "payout_type": str(facts["payout_type"]),
+        "payout_type": str(facts["refund_payout_type" if paying.purpose == "refund" else "payout_type"]),
     }
     body = {"payment_system_name": channel.code, "payout": written(payout)}
     try:

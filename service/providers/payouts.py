@@ -19,6 +19,9 @@ PayeeKind = Literal["mobile_money", "bank", "account"]
 PAYEE_KINDS: tuple[PayeeKind, ...] = ("mobile_money", "bank", "account")
 """A wallet by its number, a bank account by its number, an account at the provider itself (Stripe `acct_…`, `ba_…`)."""
 
+Purpose = Literal["payout", "refund"]
+"""Why money is paid out: somebody has earned it, or it goes back to whoever paid. Some providers want to know."""
+
 Stage = Literal["in_transit", "otp", "paid", "failed", "returned"]
 """What the provider says of a payout: it has it, it wants a code from a person, done, it will not be, it came back."""
 
@@ -55,6 +58,7 @@ class Paying:
     live: bool = False
     since_ms: int = 0  # when it was asked for, 0 where that is not known
     now_ms: int = 0
+    purpose: Purpose = "payout"
 
 
 @dataclass(frozen=True, slots=True)

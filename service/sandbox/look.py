@@ -23,6 +23,7 @@ from service.sandbox.neighbours import Listener
 from service.sandbox.player import Player
 from service.sandbox.rows import Row, news, recovery
 from service.sandbox.screen import Inflow, Outflow, Rates, Snapshot, Sums, time_of_day
+from service.sandbox.stall import Stall
 from service.sandbox.treasury import Treasury
 from service.schema import outbox_tables
 
@@ -173,13 +174,14 @@ class Look:
         player: Player,
         told: Callable[[str], str],
         treasury: Treasury | None = None,
+        stall: Stall | None = None,
     ) -> None:
         """
         The first listener is the shop; `told` makes of a command what is to be typed in another terminal; `treasury`
-        knows who was really paid.
+        knows who was really paid, `stall` sells for somebody else.
         """
         self._app, self._listeners, self._player, self._command = app, listeners, player, told
-        self._shop, self._treasury = listeners[0].shop, treasury
+        self._shop, self._treasury, self._stall = listeners[0].shop, treasury, stall
         self._rows: list[Row] = []
         self._began_ms = now_ms()
         self._rates = Rates()
@@ -220,6 +222,7 @@ class Look:
             rows=self._rows,
             hint=next((hint for row in self._rows if (hint := self._hint(row, at_ms))), None),
             paid_out=_paid_out(self._treasury),
+            sale=self._stall.sale if self._stall else (),
         )
 
     def _row(self, listener: Listener, seen: Seen, at_s: float) -> Row:

@@ -24,6 +24,7 @@ from service.sandbox.figures import clock, count, figures, grouped, money, panel
 from service.sandbox.merchant import Counters
 from service.sandbox.rows import Row, endpoints
 from service.sandbox.rows import plain as row_in_words
+from service.sandbox.stall import Step
 
 FRAMES_PER_S = 2
 LINE_EVERY_S = 2.0
@@ -88,6 +89,7 @@ class Snapshot:
     rows: Sequence[Row] = ()
     hint: tuple[str, str] | None = None  # a sentence, and the command it speaks of
     paid_out: Sums = Sums()  # what payees really got, by the sandbox's own book
+    sale: Sequence[Step] = ()  # the seller's, whose money is held
 
 
 def line(seen: Snapshot) -> str:
@@ -120,6 +122,8 @@ def lines(seen: Snapshot) -> list[str]:
 
 TALL = 32
 """Lines from which on there is room for the payments by currency and for what the shop did."""
+SALE_LINES = 7
+"""The sale of the moment: four steps, and who reads it where there are fewer lines is told of each below."""
 
 
 def draw(seen: Snapshot, heading: Sequence[str], width: int, height: int) -> RenderableType:
@@ -128,6 +132,7 @@ def draw(seen: Snapshot, heading: Sequence[str], width: int, height: int) -> Ren
     wide, tall = width >= 116, height >= TALL
     left = 82 if wide else 51
     sizes = {"heading": len(above), "flows": 10, "endpoints": 3 + len(seen.rows), "sums": 7 if tall else 0}
+    sizes["sale"] = SALE_LINES if height - sum(sizes.values()) >= SALE_LINES + 5 else 0
     happened_lines = max(1, height - sum(sizes.values()) - 2)
     flows, sums = Layout(name="flows", size=10), Layout(name="sums", size=7)
     flows.split_row(Layout(_inflows(seen, wide), size=left), Layout(_outflow(seen) if tall else _till(seen)))
@@ -138,6 +143,7 @@ def draw(seen: Snapshot, heading: Sequence[str], width: int, height: int) -> Ren
         flows,
         Layout(endpoints(seen.rows, wide, _queue(seen)), size=sizes["endpoints"]),
         *([sums] if tall else []),
+        *([Layout(_sale(seen), size=SALE_LINES)] if sizes["sale"] else []),
         Layout(_happened(seen, happened_lines), name="happened", minimum_size=3),
     )
     return layout
@@ -307,6 +313,21 @@ def _shop(seen: Snapshot) -> Panel:
     return panel("The shop", table)
 
 
+def _sale(seen: Snapshot) -> Panel:
+    table = figures("", "available", "in escrow", "paid out this month", widths=(44, 10, 10, 19))
+    for step in seen.sale[-(SALE_LINES - 3) :]:
+        sums = (money(minor, "XOF") for minor in (step.available, step.held, step.paid_out))
+        table.add_row(f"{time_of_day(step.at_s)}  {step.text}", *sums)
+    return panel("A sale for a seller: the money is held until it is delivered", table)
+
+
+def step_in_words(step: Step) -> str:
+    """One plain sentence."""
+    available, held, paid_out = (money(m, "XOF") for m in (step.available, step.held, step.paid_out))
+    words = f"seller: {step.text} | available {available}, in escrow {held}, paid out this month {paid_out}"
+    return words.replace("\u00a0", " ").replace("\u202f", " ")
+
+
 def _happened(seen: Snapshot, lines: int) -> Panel:
     rows = []
     for at, style, sentence in list(seen.happened)[-lines:]:
@@ -346,10 +367,13 @@ async def watch(
 ) -> None:
     """Show snapshots until `stop`: a picture on a terminal, a line every two seconds anywhere else."""
     if plain or not console.is_terminal:
-        hint = None
+        hint: tuple[str, str] | None = None
+        told: tuple[Step, ...] = ()
         while not await _stopped(stop, LINE_EVERY_S):
             seen = await look()
             said = lines(seen)
+            said += [f"{clock(seen.elapsed_s)} | {step_in_words(step)}" for step in seen.sale if step not in told]
+            told = tuple(seen.sale)
             if seen.hint and seen.hint != hint:
                 said += seen.hint
             hint = seen.hint

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tests.bench import claims, delivery, end_to_end, hostile, intake, memory, paying, sheets, stores
+from tests.bench import claims, delivery, end_to_end, hostile, intake, memory, money, paying, sheets, stores
 from tests.bench.bar import Bar
 from tests.bench.sheets import Sheet
 
@@ -37,12 +37,18 @@ class Plan:
     started_with: int = 1_000_000
     stored: int = 5_000_000
     slow_sockets: int = hostile.SLOW
+    orders: int = 10_000  # that expire
+    expiring_rate: float = 100.0  # callbacks a second meanwhile
+    holds: int = 10_000  # that are released
+    beneficiaries: int = 10_000
+    postings: int = 1_000_000
 
 
 QUICK = Plan(
     runs=1, seconds=0.5, clients=16, rate=100, duration=3, sql_seconds=2, highest_seconds=2, easy_rate=100,
     delivery_seconds=2, waiting=2_000, pending=5_000, destinations=500, rounds=10, paying_seconds=1, rules=20,
-    memory_seconds=1, started_with=5_000, stored=5_000, slow_sockets=20,
+    memory_seconds=1, started_with=5_000, stored=5_000, slow_sockets=20, orders=100, expiring_rate=50, holds=100,
+    beneficiaries=50, postings=5_000,
 )  # fmt: skip
 """A few seconds a part, to see that it runs; the figures say nothing."""
 
@@ -139,6 +145,24 @@ PARTS = (
         6,
         lambda plan, bar: memory.measure(plan.waiting, plan.memory_seconds, plan.runs, bar),
         sheets.memory,
+    ),
+    Part(
+        "expiring",
+        5,
+        lambda plan, bar: money.expiring(plan.orders, plan.expiring_rate, plan.delivery_seconds, plan.runs, bar),
+        sheets.expiring,
+    ),
+    Part(
+        "releasing",
+        5,
+        lambda plan, bar: money.releasing(plan.holds, plan.beneficiaries, plan.runs, bar),
+        sheets.releasing,
+    ),
+    Part(
+        "ledger",
+        8,
+        lambda plan, bar: money.ledger(plan.postings, plan.beneficiaries, plan.rounds, plan.runs, bar),
+        sheets.ledger,
     ),
     Part("start", 2, lambda plan, bar: stores.start(plan.started_with, plan.runs, bar), sheets.start),
     Part(

@@ -176,6 +176,40 @@ def memory(told: Figures) -> Sheet:
     return Sheet(f"all processes together, {_runs(told, 'megabytes')} runs", ("", "MB", "low–high"), rows)
 
 
+def expiring(told: Figures) -> Sheet:
+    """Callbacks with nothing else, and while orders expire; and how long those take."""
+    alone, beside = told["alone"], told["expiring"]
+    rows = [
+        (alone["title"], _number(alone["p50_ms"]["median"]), *_spread(alone["p99_ms"]), "", "", "", ""),
+        (
+            *(beside["title"], _number(beside["p50_ms"]["median"]), *_spread(beside["p99_ms"])),
+            *(*_spread(beside["times_alone"]), *_spread(beside["seconds"])),
+        ),
+    ]
+    title = f"callbacks meanwhile, {told['rate']:g} a second, {_runs(told, 'p99_ms')} runs"
+    heads = ("p50 ms", "p99 ms", "low–high", "× nothing else", "low–high", "all expired after s", "low–high")
+    return Sheet(title, ("", *heads), rows)
+
+
+def releasing(told: Figures) -> Sheet:
+    """How long the job takes for all that is due."""
+    rows = [
+        (one["title"], *_spread(one["seconds"]), _number(told["holds"] / one["seconds"]["median"]))
+        for one in _parts(told)
+    ]
+    title = f"{told['holds']:,} holds that are due, {_runs(told, 'seconds')} runs"
+    return Sheet(title, ("", "s", "low–high", "a second"), rows)
+
+
+def ledger(told: Figures) -> Sheet:
+    """Balances in milliseconds, proofs in seconds."""
+    rows = [(f"{one['title']}, ms", *_spread(one["p50_ms"]), *_spread(one["p99_ms"])) for one in _parts(told)]
+    rows += [(f"{one['title']}, s", *_spread(one["seconds"]), "", "") for one in _parts(told["verify"])]
+    runs = _runs(told, "p50_ms")
+    title = f"{told['postings']:,} postings, {told['beneficiaries']:,} beneficiaries, {runs} runs"
+    return Sheet(title, ("", "median", "low–high", "p99", "low–high"), rows)
+
+
 def start(told: Figures) -> Sheet:
     """From the start of the process to ready."""
     rows = [(one["title"], *_spread(one["ready_ms"])) for one in _parts(told)]

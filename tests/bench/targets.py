@@ -121,6 +121,34 @@ TARGETS = (
         "the same, while it is being worked on", most=300, unit="MB",
     ),
     Target(
+        "expiring", "expiring.seconds.median", "until 10,000 stale orders are expired, while callbacks come in",
+        "their stock is wanted by somebody else", most=60, unit="s",
+    ),
+    Target(
+        "expiring", "expiring.times_alone.median", "intake's p99 with nothing else, while 10,000 orders expire",
+        "what the clock does must not be felt at the door", most=1.5,
+    ),
+    Target(
+        "releasing", "kept.seconds.median", "until 10,000 due holds are released",
+        "sellers look at their balance when the hour is full", most=30, unit="s",
+    ),
+    Target(
+        "releasing", "paid_out.seconds.median", "until they are, with a payout of each that waits for approval",
+        "the same, and whoever approves has the evening for it", most=30, unit="s",
+    ),
+    Target(
+        "ledger", "beneficiary.p50_ms.median", "for one of 10,000 beneficiaries' balance over 1,000,000 postings, p50",
+        "a page shows it, and pages are looked at again and again", most=5, unit="ms",
+    ),
+    Target(
+        "ledger", "beneficiary.p99_ms.median", "for the same, p99",
+        "a balance is never worth waiting for", most=5, unit="ms",
+    ),
+    Target(
+        "ledger", "verify.all.seconds.median", "for caisse verify over 1,000,000 postings, statuses and all",
+        "what takes longer is done less often than it should be", most=30, unit="s",
+    ),
+    Target(
         "start", "full.ready_ms.median", "from the start to ready, with 1,000,000 callbacks stored",
         "a restart is a pause, not an outage", most=3_000, unit="ms",
     ),

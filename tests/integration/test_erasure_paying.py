@@ -210,6 +210,8 @@ def test_an_answer_that_cannot_be_opened_ends_nothing(tmp_path: Path) -> None:
 YOURS = {
     "accounts.name", "api_keys.name", "endpoints.url", "merchants.name", "products.name", "routes.note",
     "audit.actor", "decisions.actor", "refunds.actor", "accounts.base_url",
+    "payees.actor", "payees.approved_by", "payouts.actor", "payouts.approved_by", "settlements.actor",
+    "settlements.reference", "ledger_checks.actor", "job_runs.actor", "jobs.paused_by",
 }  # fmt: skip
 """Of merchants and their staff, not of a payer (docs/retention.md)."""
 SEALED = {"accounts.credentials", "endpoint_secrets.secret", "installation.value"}
@@ -218,15 +220,26 @@ WORDS = {
     "api_keys": "merchant_id hash hint scopes",
     "attempts": "payment_id account_id provider state currency reference provider_reference key channel reason",
     "attention": "subject reason", "audit": "action subject",
+    "beneficiaries": "merchant_id currency account_id link",
     "callbacks": "account_id key provider kind status method body_sha256 payment_id",
+    "differences": "merchant_id account_id provider provider_reference kind payment_id currency detail day",
     "endpoint_secrets": "endpoint_id", "endpoints": "merchant_id events status schedule",
+    "escrow_terms": "approve_above timezone",
     "events": "id merchant_id type payment_id callback_id", "facts": "currency method reason source callback_id",
-    "idempotency": "fingerprint subject", "links": "merchant_id currency product_id methods country",
-    "merchants": "status", "orders": "merchant_id state payment_status exceptions currency late",
+    "holds": "merchant_id order_id beneficiary_id state currency against overruled buyer",
+    "idempotency": "fingerprint subject", "job_runs": "job state process counters error cursor",
+    "ledger_accounts": "kind owner merchant_id currency", "ledger_checks": "looked problems",
+    "links": "merchant_id currency product_id methods country",
+    "merchants": "status", "orders": "merchant_id state payment_status exceptions currency late "
+    "beneficiary_id",
     "order_lines": "product_id", "outbox_destinations": "recent",
     "outbox_messages": "topic destination subject state last_error revived", "outbox_tries": "error",
+    "payees": "beneficiary_id kind currency country operator bank_code",
     "payments": "merchant_id origin status exceptions currency provider method failure_reason merged_into country "
     "operator session_id wish explanation",
+    "payouts": "merchant_id source beneficiary_id payee_id account_id provider state currency hold_id retry_of "
+    "reference provider_reference waits_for refund_id",
+    "postings": "subject kind", "recipients": "recipient", "settlements": "merchant_id account_id currency",
     "products": "merchant_id currency", "quarantine": "account_id provider reason method",
     "recoveries": "merchant_id endpoint_id type payment_id status trouble phase cursor",
     "refunds": "payment_id attempt_id origin state currency provider_reference",

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 
-from service.application import build
 from service.callbacks.tables import callbacks
 from service.commands import run as command
-from service.ids import now_ms
 from service.merchants.tables import events
-from service.retention import AT_MS, DAY_MS, PRUNE
+from service.retention import DAY_MS, PRUNE
 from service.schema import outbox_tables
-from tests.support.service import ALL, Till, eventually, settings_of, stripe_event, till
+from tests.support.service import Till, eventually, stripe_event, till
 
 messages, tries, _ = outbox_tables
 
@@ -82,34 +81,25 @@ def test_a_prune_during_delivery_takes_nothing_that_is_owed(tmp_path: Path) -> N
     asyncio.run(run())
 
 
-def test_the_night_comes_by_itself_and_promises_the_next(tmp_path: Path) -> None:
-    """A service that is there at night prunes without being asked; the run is promised once, over restarts too."""
+def test_the_night_comes_by_itself(tmp_path: Path) -> None:
+    """The job is due at half past two; what it promises is done by the service without being asked."""
 
     async def run() -> None:
-        for _ in range(2):
-            app = build(settings_of(tmp_path, **ALL))
-            await app.start()
-            try:
-                prunes = await app.db.read(
-                    lambda tx: tx.execute(messages.select().where(messages.c.topic == PRUNE)).all()
-                )
-                assert [(row.state, row.due_at_ms % DAY_MS) for row in prunes] == [("pending", AT_MS)]
-            finally:
-                await app.stop()
         async with till(tmp_path) as t:
             assert await t.stripe(stripe_event("payment_intent.succeeded")) == 200
             await t.shop.wait_for(1)
             await t.settled()
             await age(t, 91)
-            await t.app.db.write(
-                lambda tx: tx.execute(update(messages).where(messages.c.topic == PRUNE).values(due_at_ms=now_ms()))
-            )
-            t.app.nudge()
+            (job,) = [one for one in await command(t.app, "jobs.list", {}) if one["name"] == PRUNE]
+            assert (job["schedule"], job["zone"]) == ("30 2 * * *", "Europe/Paris")
+            due_at = datetime.fromisoformat(job["next_run_at"])
+            await t.app.scheduler.run_due(round(due_at.timestamp() * 1000))
             await eventually_empty(t)
             await t.settled()
-            rows = await t.rows(messages, messages.c.topic == PRUNE, messages.c.state == "pending")
-            assert [row.due_at_ms > now_ms() for row in rows] == [True]
+            assert await t.count(messages, messages.c.topic == PRUNE, messages.c.state == "pending") == 0
             assert await t.count(tries) == 0
+            (run,) = await command(t.app, "jobs.runs", {"job": PRUNE})
+            assert (run["state"], run["counters"], run["by"]) == ("done", {"promised": 1, "under_way": 0}, "clock")
 
     asyncio.run(run())
 
@@ -138,24 +128,13 @@ def test_the_command_tells_what_would_go_and_then_what_went(tmp_path: Path) -> N
             assert went["went"] == would["went"]
             counts = {row["what"]: row["count"] for row in went["went"]}
             assert counts == {"events": 1, "deliveries": 1, "work": 0, "tries": 1, "bodies": 0, "callbacks": 0,
-                              "quarantine": 0, "keys": 0}  # fmt: skip
+                              "quarantine": 0, "keys": 0, "runs": 0}  # fmt: skip
             by_name = {row["what"]: row for row in went["went"]}
             assert (by_name["work"]["days"], by_name["work"]["setting"]) == (0, "CAISSE_KEEP_WORK_DAYS")
-            assert went["next_at"].endswith("T02:30:00.000Z")
+            (job,) = [one for one in await command(t.app, "jobs.list", {}) if one["name"] == PRUNE]
+            assert went["next_at"] == job["next_run_at"]
             assert looked == sorted(looked)
             assert await t.count(events) == 0
             json.dumps(went)
-
-    asyncio.run(run())
-
-
-def test_a_missing_run_is_promised_at_the_next_start(tmp_path: Path) -> None:
-    """Somebody deleted it by hand."""
-
-    async def run() -> None:
-        async with till(tmp_path) as t:
-            await t.app.db.write(lambda tx: tx.execute(delete(messages).where(messages.c.topic == PRUNE)))
-        async with till(tmp_path, merchant=False) as t:
-            assert await t.count(messages, messages.c.topic == PRUNE, messages.c.state == "pending") == 1
 
     asyncio.run(run())

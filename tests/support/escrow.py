@@ -1,31 +1,35 @@
-"""A shop in memory that holds its money for sellers: orders, ledger, holds and payouts, with a provider that is told."""
+"""A shop in memory that holds money for sellers: orders, ledger, holds and payouts, with a provider that is told."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 
 from service.escrow import beneficiaries as steps
 from service.escrow.beneficiaries import To
+from service.escrow.hold_rows import of_token
 from service.escrow.hold_rows import one as one_hold
 from service.escrow.holds import Holds
 from service.escrow.payout_rows import one as one_payout
 from service.escrow.payouts import Draft as PayoutDraft
 from service.escrow.payouts import Payouts
+from service.escrow.states import HoldStep
 from service.escrow.tables import holds
 from service.escrow.terms import Terms, set_terms
 from service.ledger.ledger import on_its_side
 from service.ledger.payments import follow as follow_ledger
-from service.ledger.tables import ledger_accounts
+from service.ledger.tables import ledger_accounts, ledger_checks
 from service.merchants.accounts import Entry, Registry
+from service.merchants.audit import By
 from service.orders import orders as order_steps
 from service.orders.follow import Follow
 from service.payments.book import Book
 from service.payments.facts import Fact, Kind, Source
 from service.payments.refunds import Refunds
 from service.providers import CALLS, PAYOUTS
+from service.providers.payouts import Payouts as Provider
 from tests.property.test_book_machine import ACCOUNT
 from tests.property.test_orders_machine import MINE, OURS, Shop
 
@@ -38,10 +42,11 @@ class Market(Shop):
     Stripe pays, and pays out. `available`, `held` and the rest read the ledger; `hold` and `payout` the rows.
     """
 
-    def __init__(self, **terms: Any) -> None:
+    def __init__(self, paying: Mapping[str, Provider] = PAYOUTS, **terms: Any) -> None:
         super().__init__()
         entry = Entry(ACCOUNT.id, "stripe", "mer_1", False, "http://stripe.test", {"secret_key": ("sk_test_1",)})
-        self.payouts = Payouts(self.queue, lambda: Registry([entry]), PAYOUTS, OURS)
+        self.registry = Registry([entry])
+        self.payouts = Payouts(self.queue, lambda: self.registry, paying, OURS)
         self.holds = Holds(self.queue, self.payouts.pay_out)
         self.refunds = Refunds(self.queue, CALLS)
         self.followers = self.refunds.follow, Follow(), follow_ledger
@@ -92,10 +97,32 @@ class Market(Shop):
             draft = PayoutDraft(self.seller, amount_minor, "XOF", **more)
             return str(self.payouts.request(tx, MINE, draft, self.by)["id"])
 
+    def by_another(self) -> By:
+        """A second person's hand."""
+        return By("second", self.clock(), self.ids)
+
+    def confirm(self, order_id: str) -> None:
+        """The buyer has it, and says so with their own token."""
+        with self.tx() as tx:
+            token = self.holds.link(tx, self.hold_of_in(tx, order_id)["id"], self.by)
+            hold = of_token(tx, order_id, token)
+            self.holds.release(tx, hold["id"], "", By("buyer", self.clock(), self.ids), HoldStep.CONFIRMED)
+
+    def checked(self, *, sound: bool) -> None:
+        """The ledger was looked at."""
+        with self.tx() as tx:
+            now_ms = self.clock()
+            row = {"id": self.ids("chk"), "begun_at_ms": now_ms, "ended_at_ms": now_ms, "sound": sound}
+            tx.execute(insert(ledger_checks), row | {"looked": "{}", "problems": "[]", "actor": "test"})
+
+    def hold_of_in(self, tx: Any, order_id: str) -> dict[str, Any]:
+        """The hold of an order, in a transaction."""
+        return one_hold(tx, tx.execute(select(holds.c.id).where(holds.c.order_id == order_id)).scalar_one())
+
     def hold_of(self, order_id: str) -> dict[str, Any]:
         """The hold of an order."""
         with self.tx() as tx:
-            return one_hold(tx, tx.execute(select(holds.c.id).where(holds.c.order_id == order_id)).scalar_one())
+            return self.hold_of_in(tx, order_id)
 
     def payout(self, payout_id: str) -> dict[str, Any]:
         """A payout's row."""

@@ -27,6 +27,7 @@ from service.callbacks.process import ASK, DEFERRED
 from service.callbacks.tables import callbacks
 from service.cli import caisse
 from service.config import FIELDS, Field, Settings
+from service.escrow.states import MACHINES as OF_ESCROW
 from service.ids import Ids
 from service.merchants.audit import By
 from service.merchants.events import CATALOGUE, ON_REQUEST, WEBHOOK
@@ -102,7 +103,7 @@ end only when no attempt can still succeed. It is one of ${statuses}.
 ${machines}
 """
 
-MACHINES = {**OF_PAYMENTS, **OF_ORDERS}
+MACHINES = {**OF_PAYMENTS, **OF_ORDERS, **OF_ESCROW}
 MACHINE_SENTENCES = {
     "attempt": """
 A payment attempt is one try to get the money at one provider. Its state is computed anew from all its facts and
@@ -118,6 +119,15 @@ free again in the transaction that says `expired`, once every attempt is dead by
 """,
     "session": """
 One buyer's checkout. It never ends while an attempt of it could still take money.
+""",
+    "hold": """
+The money of one paid order, held for whom it is for: held = releasable + released + refunded + frozen, always. What is
+frozen is released by nobody; what was never delivered is never released by itself.
+""",
+    "payout": """
+Money that is paid out, under one reference for ever. From `requested` until its end it is reserved, so that two
+payouts over one balance cannot both be met; one that failed, came back or was called off gives it back. What nobody
+knows is asked about or decided by a person, and never sent under another reference.
 """,
     "dispute": """
 A dispute or chargeback. While it is open or lost the payment carries the exception `disputed`; only `won` takes it

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from service.cli import _COMMANDS, caisse, show
 from service.commands import COMMANDS
+from service.escrow.states import MACHINES as OF_ESCROW
 from service.orders.states import MACHINES as OF_ORDERS
 from service.payments.states import MACHINES as OF_PAYMENTS
 from service.sandbox.builder import events
@@ -122,7 +123,7 @@ def test_a_bad_setting_is_one_sentence_and_exit_status_1(tmp_path: Path) -> None
 def test_states_are_drawn_from_the_tables() -> None:
     """Every machine, as diagrams and as rows."""
     drawn = invoke("states", "--mermaid")
-    machines = {**OF_PAYMENTS, **OF_ORDERS}
+    machines = {**OF_PAYMENTS, **OF_ORDERS, **OF_ESCROW}
     assert drawn.output.count("stateDiagram-v2") == len(machines)
     rows = json.loads(invoke("states", "--json").stdout)
     assert {row["machine"] for row in rows} == set(machines)

@@ -1,11 +1,13 @@
-"""What goes and what stays, rule by rule and at each boundary; and the daily run, piece by piece."""
+"""What goes and what stays, rule by rule and at each boundary; and a run, piece by piece."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,12 +23,13 @@ from service.callbacks.tables import callbacks, quarantine
 from service.config import BadSetting, Settings
 from service.errors import Refusal
 from service.ids import Ids
+from service.jobs.prune import prune
 from service.merchants.tables import accounts, events, merchants
 from service.payments.tables import idempotency as keys_used
-from service.retention import AT_MS, DAY_MS, PRUNE, Pruner, Run, piece
-from service.schema import metadata, outbox_tables
+from service.retention import DAY_MS, PRUNE, Pruner, Run, piece
+from service.schema import metadata, outbox_tables, scheduler_tables
 from tests.support.clock import Clock
-from tests.support.database import open_engine
+from tests.support.database import Database, open_engine
 from tests.support.service import settings_of
 
 MESSAGES, TRIES, _ = outbox_tables
@@ -445,16 +448,21 @@ def test_a_callback_without_its_body_is_not_run_again(house: House) -> None:
     assert house.all(MESSAGES.c.id) == []
 
 
-# --- the daily run ------------------------------------------------------------------------------------
+# --- a run in pieces ----------------------------------------------------------------------------------
 
 
-class Daily:
+class Nightly:
     """The topic, run by hand through the real queue."""
 
     def __init__(self, house: House) -> None:
         self.house = house
         self.queue = Queue(outbox_tables)
         self.pruner = Pruner(self.queue, house.settings(), house.clock)
+
+    def promise(self) -> bool:
+        """What the job does."""
+        with self.house.engine.begin() as tx:
+            return self.pruner.promise(tx, self.house.clock())
 
     def step(self, crash: bool = False) -> str | None:
         """Claim and do one piece as the dispatcher does: work and settling in one transaction."""
@@ -474,73 +482,107 @@ class Daily:
             self.house.clock.advance(POLICY.lease_ms)
         return claimed[0].id
 
-    def waiting(self) -> list[tuple[str, int]]:
+    def waiting(self) -> list[str]:
         with self.house.engine.begin() as tx:
-            rows = tx.execute(select(MESSAGES.c.id, MESSAGES.c.due_at_ms).where(MESSAGES.c.state == "pending"))
-            return [(row[0], row[1]) for row in rows]
+            return list(tx.execute(select(MESSAGES.c.id).where(MESSAGES.c.state == "pending")).scalars())
 
 
 @pytest.fixture
-def daily(house: House) -> Daily:
-    made = Daily(house)
-    with house.engine.begin() as tx:
-        made.pruner.ensure(tx)
-        made.pruner.ensure(tx)
-    return made
+def nightly(house: House) -> Nightly:
+    return Nightly(house)
 
 
-def test_the_run_comes_once_a_day_and_promises_the_next(daily: Daily, house: House) -> None:
-    """Promised at the start, once; through the day and into the next there is always exactly one message."""
-    tomorrow = (house.clock() // DAY_MS + 1) * DAY_MS + AT_MS
-    assert daily.waiting() == [("prune:2026-11-21:0", tomorrow)]
-    assert daily.step() is None
-    for _ in range(3):
-        house.clock.now_ms = daily.waiting()[0][1]
+def test_a_run_is_always_one_message_and_is_promised_once(nightly: Nightly, house: House) -> None:
+    """While one is under way no other is promised; over, the next may be, on the same day too; nothing promises it."""
+    for _ in range(2):
+        assert nightly.promise()
         steps = 0
-        while daily.step() is not None:
+        while True:
+            assert not nightly.promise()
+            assert len(nightly.waiting()) == 1
+            nightly.step()
             steps += 1
-            assert len(daily.waiting()) == 1
             assert steps < 50
-    assert daily.waiting() == [("prune:2026-11-24:0", tomorrow + 3 * DAY_MS)]
+            if not nightly.waiting():
+                break
+        assert nightly.step() is None
+        house.clock.advance(1)
     assert len(house.all(MESSAGES.c.id)) <= 2, "earlier pieces are forgotten as well"
 
 
-def test_a_kill_in_the_middle_goes_on_where_it_was(daily: Daily, house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_in_the_middle_goes_on_where_it_was(
+    nightly: Nightly, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Every piece is killed once before its commit; what is left at the end is what a run in one go leaves."""
     monkeypatch.setattr(pruning, "ROWS_A_PIECE", 5)
     for number in range(10):
         house.event(100, ("done", 100), tries=1)
         house.callback(400 + number, "processed", ("done", 400))
     owed = house.event(100, ("dead", 100))
-    house.clock.now_ms = daily.waiting()[0][1]
+    began_ms = house.clock()
+    nightly.promise()
     seen: list[str] = []
-    while (id_ := daily.step(crash=True)) is not None:
-        assert daily.step() == id_, "the same piece again"
+    while (id_ := nightly.step(crash=True)) is not None:
+        assert nightly.step() == id_, "the same piece again"
         seen.append(id_)
         assert len(seen) < 60
-    assert seen == [f"prune:2026-11-21:{number}" for number in range(len(seen))]
+    assert seen == [f"prune:{began_ms}:{number}" for number in range(len(seen))]
     assert len(seen) > 10
     assert house.all(events.c.id) == [owed]
     assert house.all(callbacks.c.body) == [b""] * 10
     assert house.all(MESSAGES.c.subject, MESSAGES.c.topic != PRUNE) == [owed]
 
 
-def test_a_run_that_dies_does_not_take_the_next_day_with_it(daily: Daily, house: House) -> None:
-    """The dead message stays to be seen, tomorrow's is promised."""
-    house.clock.now_ms = daily.waiting()[0][1]
-    with house.engine.begin() as tx:
-        message = daily.queue.claim(tx, POLICY, house.clock(), Random(0)).messages[0]
-        daily.pruner.died(tx, [message])
-    assert "prune:2026-11-22:0" in [id_ for id_, _ in daily.waiting()]
-
-
-@pytest.mark.parametrize("payload", ["rubbish", "[1]", '["a",0,"",0,{}]', json.dumps([1, 99, "", 0, {}])])
-def test_a_payload_of_another_version_begins_anew(daily: Daily, house: House, payload: str) -> None:
-    """Nothing is lost by it: the run begins at its first walk."""
+@pytest.mark.parametrize("payload", ["", "rubbish", "[1]", '["a",0,"",0,{}]', json.dumps([1, 99, "", 0, {}])])
+def test_a_payload_of_another_version_begins_anew(nightly: Nightly, house: House, payload: str) -> None:
+    """Nothing is lost by it: the run begins at its first walk. Empty: what an earlier version has promised itself."""
     house.event(100)
     with house.engine.begin() as tx:
-        daily.queue.enqueue(tx, [Promise("prune:2026-11-20:7", PRUNE, "", "", payload)], house.clock())
-    while daily.step() is not None:
+        nightly.queue.enqueue(tx, [Promise("prune:2026-11-20:7", PRUNE, "", "", payload)], house.clock())
+    while nightly.step() is not None:
         pass
     assert house.all(events.c.id) == []
-    assert house.all(func.count(MESSAGES.c.id)) == [2]
+    assert house.all(func.count(MESSAGES.c.id)) == [1]
+
+
+def test_the_job_promises_a_run_and_counts_what_would_go(nightly: Nightly, house: House) -> None:
+    """Dry: the counts and no message. Else one message, and none while it is under way."""
+
+    async def story() -> None:
+        db = Database(house.directory / "caisse.db")
+        try:
+            parts: Any = SimpleNamespace(
+                db=db, queue=nightly.queue, pruner=nightly.pruner, settings=house.settings(), nudge=lambda: None
+            )
+
+            def tick(dry_run: bool) -> Any:
+                return SimpleNamespace(now_ms=house.clock(), dry_run=dry_run, progress=lambda *_: None)
+
+            assert (await prune(parts, tick(True)))["events"] == 1
+            assert nightly.waiting() == []
+            assert await prune(parts, tick(False)) == {"promised": 1, "under_way": 0}
+            assert await prune(parts, tick(False)) == {"promised": 0, "under_way": 1}
+            assert len(nightly.waiting()) == 1
+        finally:
+            db.close()
+
+    house.event(100, ("done", 100))
+    asyncio.run(story())
+
+
+# --- runs of jobs -------------------------------------------------------------------------------------
+
+
+def test_old_runs_of_jobs_go_but_for_the_last_fifty_of_each(house: House) -> None:
+    """By their age; a dry run counts the same as then goes, and one that runs stays."""
+    with house.engine.begin() as tx:
+        for job, count in (("often", 130), ("seldom", 3)):
+            tx.execute(insert(scheduler_tables.jobs).values(name=job, since_ms=1, last_due_at_ms=1))
+            for number in range(count):
+                at_ms = house._at(91) - number * 60_000
+                row = {"id": f"run_{job}_{number}", "job": job, "due_at_ms": at_ms, "from_ms": at_ms, "state": "done"}
+                tx.execute(insert(scheduler_tables.runs).values(**row, begun_at_ms=at_ms, ended_at_ms=at_ms))
+    assert house.prune(True) == {"runs": 80}
+    assert house.prune(False) == {"runs": 80}
+    left = house.all(scheduler_tables.runs.c.job)
+    assert (left.count("often"), left.count("seldom")) == (50, 3)

@@ -10,20 +10,28 @@ from litestar.handlers import HTTPRouteHandler
 
 from service.api.v1 import page
 from service.api.v1.attention import ATTENTION
+from service.api.v1.balances import BALANCES
+from service.api.v1.beneficiaries import BENEFICIARIES
+from service.api.v1.closing import CLOSING
 from service.api.v1.deliveries import DELIVERIES
 from service.api.v1.document import document
 from service.api.v1.door import Door
 from service.api.v1.endpoints import ENDPOINTS
+from service.api.v1.escrow import ESCROW
 from service.api.v1.events import EVENTS
+from service.api.v1.holds import HOLDS
+from service.api.v1.jobs import JOBS
 from service.api.v1.kit import PREFIX, Operation, Resource, handler
 from service.api.v1.links import LINKS
 from service.api.v1.merchants import MERCHANTS
 from service.api.v1.orders import ORDERS
 from service.api.v1.payments import PAYMENTS
+from service.api.v1.payouts import PAYOUTS
 from service.api.v1.products import PRODUCTS
 from service.api.v1.refunds import REFUNDS
 from service.api.v1.routes import ROUTES
 from service.api.v1.sessions import SESSIONS
+from service.api.v1.settlements import SETTLEMENTS
 from service.idempotency import Keys
 
 if TYPE_CHECKING:
@@ -31,6 +39,10 @@ if TYPE_CHECKING:
 
 RESOURCES: tuple[Resource, ...] = (
     *(PAYMENTS, REFUNDS, SESSIONS, LINKS, ORDERS, PRODUCTS, ROUTES),
+    *(ESCROW, HOLDS, BENEFICIARIES, PAYOUTS),
+    SETTLEMENTS,
+    *(BALANCES, CLOSING),
+    JOBS,
     *(ATTENTION, EVENTS, ENDPOINTS, DELIVERIES, MERCHANTS),
 )
 OPERATIONS: tuple[Operation, ...] = tuple(op for resource in RESOURCES for op in resource.operations)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
-from service.api.v1.kit import Call, Resource
+from service.api.v1.kit import SESSION, Call, Resource
 from service.api.v1.lists import PageQuery, page
 from service.api.v1.shapes import Amount, Currency, Id, Metadata, Reason, Text, Time, time_ms
+from service.escrow.tables import holds
 from service.orders import orders
+from service.orders.buyer import WORDS_MAX, Buyer
 from service.orders.states import Order as State
 
 ORDERS = Resource("orders")
@@ -25,6 +28,12 @@ class NewLine(msgspec.Struct, forbid_unknown_fields=True):
     product: Id = ""
     description: Text = ""
     unit_amount: Amount | None = None
+
+
+class NewEscrow(msgspec.Struct, forbid_unknown_fields=True):
+    """For whom the money is held once it is paid; delayed payout has to be on (`/v1/escrow`)."""
+
+    beneficiary: Annotated[str, Meta(min_length=1, max_length=100)]
 
 
 class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,6 +52,7 @@ class NewOrder(msgspec.Struct, forbid_unknown_fields=True):
     ] = "ask"
     restock: Annotated[bool, Meta(description="A full refund by us gives the stock back.")] = False
     metadata: Metadata = {}
+    escrow: NewEscrow | None = None
 
 
 class Line(msgspec.Struct):
@@ -52,6 +62,13 @@ class Line(msgspec.Struct):
     description: str
     quantity: int
     unit_amount: int
+
+
+class Escrow(msgspec.Struct):
+    """For whom the money is held; `hold` is null until it is paid."""
+
+    beneficiary: str
+    hold: str | None
 
 
 class Order(msgspec.Struct):
@@ -69,6 +86,7 @@ class Order(msgspec.Struct):
     lines: list[Line]
     late: str
     restock: bool
+    escrow: Escrow | None
     live: bool
     metadata: dict[str, str]
     created_at: str
@@ -85,6 +103,20 @@ class Orders(msgspec.Struct):
     data: list[Order]
     next: str
     more: bool
+
+
+class BuyersWords(msgspec.Struct, forbid_unknown_fields=True):
+    """What is wrong, for the shop to read."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=WORDS_MAX)]
+
+
+class BuyersView(msgspec.Struct):
+    """How far the order is, and what has become of its money."""
+
+    order: str
+    state: str
+    hold: Literal["held", "release_scheduled", "frozen", "released", "refunded"]
 
 
 class OrdersQuery(PageQuery, kw_only=True):
@@ -104,7 +136,8 @@ async def list_orders(call: Call, query: OrdersQuery) -> Any:
         def fetch(before: str, limit: int) -> list[dict[str, Any]]:
             return orders.listed(tx, call.caller, before=before, limit=limit, **which)
 
-        return page(query, fetch, orders.public)
+        found = page(query, fetch)
+        return found | {"data": _public(tx, found["data"])}
 
     return await call.read(look)
 
@@ -123,6 +156,7 @@ async def create_order(call: Call, body: NewOrder) -> Any:
         body.late,
         body.restock,
         body.metadata,
+        body.escrow.beneficiary if body.escrow else "",
     )
     hand, queue = call.by, call.app.queue
     return await call.write(lambda tx: _shown(tx, call, orders.create(tx, queue, call.caller, draft, hand)))
@@ -161,5 +195,45 @@ async def deliver_order(call: Call, order: str) -> Any:
     return await call.write(work)
 
 
+@ORDERS.post("/orders/{order}/confirm", SESSION, BuyersView)
+async def confirm_order(call: Call, order: str) -> Any:
+    """The buyer has what was bought: the money that is held goes to whom it is for, and the order is completed.
+
+    Brings the buyer's own token instead of an API key, `Authorization: Bearer …`, as `/v1/holds/{hold}/buyer_link`
+    gives it; no API key will do. Again changes nothing.
+    """
+    token, now_ms = call.secret, call.app.clock()
+    return await call.write(lambda tx: _buyer(call).confirm(tx, order, token, now_ms))
+
+
+@ORDERS.post("/orders/{order}/dispute", SESSION, BuyersView)
+async def dispute_order(call: Call, order: str, body: BuyersWords) -> Any:
+    """The buyer objects, in their own words: the money that is held is frozen, and a person looks at it.
+
+    Brings the buyer's own token instead of an API key; no API key will do. Again changes nothing.
+    """
+    token, now_ms = call.secret, call.app.clock()
+    return await call.write(lambda tx: _buyer(call).dispute(tx, order, token, body.reason, now_ms))
+
+
+def _buyer(call: Call) -> Buyer:
+    return Buyer(call.app.queue, call.app.holds, call.app.ids)
+
+
 def _shown(tx: Connection, call: Call, order: str) -> dict[str, Any]:
-    return orders.public(orders.one(tx, call.caller, order))
+    (shown,) = _public(tx, [orders.one(tx, call.caller, order)])
+    return shown
+
+
+def _public(tx: Connection, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """As merchants see them, each with what is held of it."""
+    held = [row["id"] for row in rows if row["beneficiary_id"]]
+    query = select(holds.c.order_id, holds.c.id).where(holds.c.order_id.in_(held))
+    hold_of = {row.order_id: row.id for row in tx.execute(query)} if held else {}
+    shown = []
+    for row in rows:
+        one = orders.public(row)
+        beneficiary = one.pop("beneficiary", None)
+        one["escrow"] = {"beneficiary": beneficiary, "hold": hold_of.get(row["id"])} if beneficiary else None
+        shown.append(one)
+    return shown

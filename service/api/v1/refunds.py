@@ -11,7 +11,10 @@ from sqlalchemy import Connection
 from service.api.v1.kit import Call, Resource
 from service.api.v1.lists import PageQuery, page
 from service.api.v1.payments import own as own_payment
+from service.api.v1.payouts import WRITE as PAY_OUT
+from service.api.v1.payouts import Payout
 from service.api.v1.shapes import Amount, Id
+from service.escrow import payout_rows
 from service.merchants.audit import REASON_CHARACTERS_MAX
 from service.payments import refund_rows
 from service.payments.states import RefundState
@@ -117,3 +120,19 @@ async def get_refund(call: Call, refund: str) -> Any:
         return refund_rows.public(refund_rows.one(tx, refund, call.caller.merchant_id, call.caller.live))
 
     return await call.read(look)
+
+
+@REFUNDS.post("/refunds/{refund}/payout", PAY_OUT, Payout, status=201)
+async def pay_refund_out(call: Call, refund: str) -> Any:
+    """Make a manual refund as a payout to the wallet that paid, where the provider has no refunds and can pay out.
+
+    It always waits for approval by another key. The refund stays queued until the payout is paid; one that fails or is
+    called off may be followed by another.
+    """
+    hand, payouts = call.by, call.app.payouts
+
+    def work(tx: Connection) -> dict[str, Any]:
+        refund_rows.one(tx, refund, call.caller.merchant_id, call.caller.live)
+        return payout_rows.public(payouts.refund_by_payout(tx, refund, hand))
+
+    return await call.write(work)

@@ -258,7 +258,7 @@ def upgrade() -> None:
     op.create_table(
         "payees",
         sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("beneficiary_id", sa.Text(), nullable=False),
+        sa.Column("beneficiary_id", sa.Text(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("country", sa.Text(), server_default="", nullable=False),
@@ -286,7 +286,7 @@ def upgrade() -> None:
         sa.Column("merchant_id", sa.Text(), nullable=False),
         sa.Column("live", sa.Boolean(), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("beneficiary_id", sa.Text(), nullable=False),
+        sa.Column("beneficiary_id", sa.Text(), nullable=True),
         sa.Column("payee_id", sa.Text(), nullable=False),
         sa.Column("account_id", sa.Text(), nullable=False),
         sa.Column("provider", sa.Text(), nullable=False),
@@ -295,6 +295,7 @@ def upgrade() -> None:
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("fee_minor", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("hold_id", sa.Text(), nullable=True),
+        sa.Column("refund_id", sa.Text(), nullable=True),
         sa.Column("retry_of", sa.Text(), nullable=True),
         sa.Column("reference", sa.Text(), nullable=False),
         sa.Column("provider_reference", sa.Text(), nullable=True),
@@ -316,6 +317,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["hold_id"], ["holds.id"], name=op.f("fk_payouts_hold_id")),
         sa.ForeignKeyConstraint(["merchant_id"], ["merchants.id"], name=op.f("fk_payouts_merchant_id")),
         sa.ForeignKeyConstraint(["payee_id"], ["payees.id"], name=op.f("fk_payouts_payee_id")),
+        sa.ForeignKeyConstraint(["refund_id"], ["refunds.id"], name=op.f("fk_payouts_refund_id")),
         sa.ForeignKeyConstraint(["retry_of"], ["payouts.id"], name=op.f("fk_payouts_retry_of")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payouts")),
         sa.UniqueConstraint("account_id", "reference", name=op.f("uq_payouts_account_id_reference")),
@@ -329,6 +331,13 @@ def upgrade() -> None:
         ["hold_id"],
         unique=True,
         sqlite_where=sa.text("hold_id IS NOT NULL AND state NOT IN ('failed', 'canceled', 'returned')"),
+    )
+    op.create_index(
+        "uq_payouts_refund_id",
+        "payouts",
+        ["refund_id"],
+        unique=True,
+        sqlite_where=sa.text("refund_id IS NOT NULL AND state NOT IN ('failed', 'canceled', 'returned')"),
     )
     op.create_table(
         "recipients",

@@ -1,0 +1,46 @@
+"""`caisse settlements …`"""
+
+from __future__ import annotations
+
+import click
+
+from service.cli import show
+from service.cli.run import run
+
+
+@click.group()
+def settlements() -> None:
+    """What providers have sent to your bank. Amounts are in minor units."""
+
+
+@settlements.command()
+@click.argument("account")
+@click.option("--amount", type=int, required=True, help="What came to your bank; below 0: what you sent to the float.")
+@click.option("--currency", required=True, help="ISO 4217, such as XOF.")
+@click.option("--reference", required=True, help="The provider's or the bank's; recorded once.")
+@click.option("--fee", type=int, default=0, show_default=True, help="What the provider kept besides.")
+@click.option("--settled-at", default="", help="When it moved, such as 2026-11-20; otherwise now.")
+@click.option("--note", default="")
+@show.as_json
+def add(
+    account: str, amount: int, currency: str, reference: str, fee: int, settled_at: str, note: str, json_: bool
+) -> None:
+    """Record a settlement of the provider account ACCOUNT; the same again changes nothing."""
+    made = run(
+        "settlements.add", account=account, amount=amount, currency=currency, reference=reference, fee=fee,
+        settled_at=settled_at, note=note,
+    )  # fmt: skip
+    show.fields(made, json_)
+
+
+@settlements.command("list")
+@click.option("--account", help="Only those of this provider account.")
+@click.option("--merchant")
+@click.option("--after", default="", help="The last id of the page before.")
+@show.limited
+@show.as_json
+def list_(account: str | None, merchant: str | None, after: str, limit: int, json_: bool) -> None:
+    """Settlements, the newest first."""
+    found = run("settlements.list", account=account, merchant=merchant, after=after, limit=limit)
+    columns = ("id", "account", "amount", "currency", "fee", "reference", "settled_at", "recorded_by", "note")
+    show.rows(found, json_, columns, "No settlement was recorded: caisse settlements add ACCOUNT …")
