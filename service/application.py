@@ -308,9 +308,7 @@ class Application:
         loop.call_soon_threadsafe(self.failed.set)
 
 
-def build(
-    settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None, jobs: Jobs = every_job
-) -> Application:
+def build(settings: Settings, *, clock: Clock = now_ms, ids: Ids | None = None, jobs: Jobs = every_job) -> Application:
     """An application that is not open yet; `jobs` are others for demonstrations and tests."""
     return Application(settings, clock=clock, ids=ids, jobs=jobs)
 

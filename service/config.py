@@ -40,8 +40,8 @@ from service.setting import (
     text,
     timezone,
     url,
+    whole_number,
 )
-from service.setting import port as whole_number
 
 __all__ = ["DEFAULT_FILE", "FIELDS", "BadSetting", "DefaultAccount", "Field", "Settings"]
 

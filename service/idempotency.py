@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import structlog
 from sqlalchemy import Connection, bindparam, delete, select, tuple_, update
@@ -51,7 +51,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A status and the bytes of a JSON body."""
+    """A status and the bytes of a body, which is JSON unless a kind of answer says otherwise."""
+
+    media: ClassVar[str] = "application/json"
 
     status: int
     body: bytes = field(repr=False)

@@ -63,7 +63,7 @@ ATTENTION = (
     "hold_frozen", "hold_taken_back", "hold_undelivered", "payee_changed",
     "payout_approval", "payout_failed", "payout_returned", "payout_unknown", "payout_otp", "payout_float_short",
     "payout_stuck", "payout_paid_after_all", "payout_not_possible",
-    "ledger_unsound", "reconcile_differs", "job_failed", "backup_failed",
+    "ledger_unsound", "reconcile_differs", "reconcile_unanswered", "job_failed", "backup_failed",
 )  # fmt: skip
 RAN = ("done", "failed", "skipped", "abandoned")
 

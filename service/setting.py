@@ -97,10 +97,13 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def port(value: str) -> int:
+def whole_number(value: str) -> int:
     if not re.fullmatch(r"[0-9]{1,5}", value, re.ASCII) or int(value) > 65_535:
         raise _Wrong("must be a whole number from 0 to 65535")
     return int(value)
+
+
+port = whole_number
 
 
 def days(value: str) -> int:

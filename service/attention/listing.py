@@ -32,6 +32,8 @@ from service.attention import words
 from service.attention.words import Action
 from service.callbacks.tables import callbacks, quarantine
 from service.errors import NotFound, Refusal
+from service.escrow.tables import beneficiaries, holds, payouts
+from service.ledger.tables import differences
 from service.merchants.events import WEBHOOK, rfc3339
 from service.merchants.tables import accounts, endpoints, events
 from service.orders.tables import orders, sessions
@@ -39,12 +41,14 @@ from service.payments.tables import attention, payments, refunds
 from service.schema import outbox_tables
 
 LISTED_AT_MOST: Final = 500
+_OWNED: Final = (holds, payouts, beneficiaries, differences)
+"""Tables whose rows may be the subject of a matter, and say themselves whose they are."""
 RESTING: Final = ("parked", "deferred", "dead")
 SAID_BY_CALLBACKS: Final = ("callback_dead", "deferred_too_long", "answer_not_placed")
 """Stored matters about callbacks that their own rows say as well."""
 _TYPES: Final = {
     "pay": "payment", "rf": "refund", "cb": "callback", "qua": "quarantined", "ep": "endpoint", "ord": "order",
-    "ses": "session", "acc": "account",
+    "ses": "session", "acc": "account", "hold": "hold", "po": "payout", "ben": "beneficiary", "dif": "difference",
 }  # fmt: skip
 _COLUMNS: Final = ("id", "reason", "subject", "detail", "since_ms", "merchant_id", "live", "payment_id", "order_id")
 
@@ -131,9 +135,12 @@ def _stored() -> _Source:
     its = payments.alias("its")
     merchant = func.coalesce(
         paid.c.merchant_id, refunded.c.merchant_id, orders.c.merchant_id, sessions.c.merchant_id,
-        endpoints.c.merchant_id, accounts.c.merchant_id,
+        endpoints.c.merchant_id, accounts.c.merchant_id, *(owned.c.merchant_id for owned in _OWNED),
     )  # fmt: skip
-    mode = func.coalesce(paid.c.live, refunded.c.live, orders.c.live, sessions.c.live, accounts.c.live)
+    mode = func.coalesce(
+        paid.c.live, refunded.c.live, orders.c.live, sessions.c.live, accounts.c.live,
+        *(owned.c.live for owned in _OWNED),
+    )  # fmt: skip
     twice = exists().where(
         its.c.order_id == a.subject,
         both.c.subject == its.c.id,
@@ -147,8 +154,10 @@ def _stored() -> _Source:
     joined = joined.outerjoin(orders, orders.c.id == a.subject).outerjoin(sessions, sessions.c.id == a.subject)
     joined = joined.outerjoin(endpoints, endpoints.c.id == a.subject).outerjoin(told, told.c.id == a.subject)
     joined = joined.outerjoin(accounts, accounts.c.id == func.coalesce(told.c.account_id, a.subject))
-    payment = func.coalesce(paid.c.id, refunds.c.payment_id, told.c.payment_id)
-    order = func.coalesce(paid.c.order_id, orders.c.id, refunded.c.order_id)
+    for owned in _OWNED:
+        joined = joined.outerjoin(owned, owned.c.id == a.subject)
+    payment = func.coalesce(paid.c.id, refunds.c.payment_id, told.c.payment_id, differences.c.payment_id)
+    order = func.coalesce(paid.c.order_id, orders.c.id, refunded.c.order_id, holds.c.order_id)
     query = _select(a.id, a.reason, a.subject, a.detail, a.opened_at_ms, merchant, mode, payment, order)
     query = query.select_from(joined).where(a.closed_at_ms.is_(None), a.reason.not_in(SAID_BY_CALLBACKS), not_(twice))
     return query, merchant, mode, a.reason

@@ -196,6 +196,11 @@ WORDS: Final[Mapping[str, Words]] = {
         "What the provider lists is not what is known here. Compare the payment with the provider's page.",
         "Ce que le prestataire liste n'est pas ce qui est connu ici. Comparez le paiement avec sa page.",
     ),
+    "reconcile_unanswered": Words(
+        "A provider could not be listed, so its payments were not compared. Look at its key, then: caisse reconcile.",
+        "Un prestataire n'a pas pu être listé ; ses paiements n'ont pas été comparés. Vérifiez sa clé, puis : caisse "
+        "reconcile.",
+    ),
     "job_failed": Words(
         "A scheduled job failed: caisse jobs show says why.",
         "Une tâche planifiée a échoué : caisse jobs show dit pourquoi.",

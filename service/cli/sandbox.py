@@ -76,7 +76,9 @@ def sandbox(port: int, callbacks: str, ports_each: bool, json_: bool) -> None:
         else:
             for setting, value in sorted(settings.items()):
                 click.echo(f"{setting}={value}")
-            click.echo(f'In caisse.toml, for payouts: [providers.ebilling.payout_facts] shap_url = "{bases["ebilling"]}"')
+            click.echo(
+                f'In caisse.toml, for payouts: [providers.ebilling.payout_facts] shap_url = "{bases["ebilling"]}"'
+            )
             click.echo(PAGE.format(url=running.url))
             click.echo("Ctrl-C stops it.")
         stop, loop = asyncio.Event(), asyncio.get_running_loop()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
 
 from outbox.prepared import Lookup
 from outbox.queue import Queue
@@ -22,8 +22,8 @@ from service.escrow import rules
 from service.escrow.hold_rows import Row, amounts, digest, of_hold, one, told_of, words
 from service.escrow.rules import Amounts
 from service.escrow.states import HOLD, UNRELEASED, Hold, HoldStep
-from service.escrow.tables import holds
-from service.escrow.terms import terms_of
+from service.escrow.tables import escrow_terms, holds
+from service.escrow.terms import UNDELIVERED_DAYS, terms_of
 from service.ledger.ledger import bring
 from service.ledger.payments import load
 from service.merchants.audit import By
@@ -120,6 +120,9 @@ def _money(tx: Connection, order: Row) -> tuple[int, frozenset[str]]:
 
 def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: frozenset[str]) -> None:
     row = held.row
+    back_minor = rules.weigh(amounts(row), kept_minor, frozen=False).refunded_minor
+    if row["state"] == Hold.REFUNDED and back_minor < row["held_minor"]:
+        held.step(HoldStep.CAME_BACK, ended_at_ms=None)
     stands = (said | ({rules.BUYER} & words(row["against"]))) - words(row["overruled"])
     if row["state"] in UNRELEASED:
         if held.now_is(against=",".join(sorted(stands))) and stands:
@@ -160,17 +163,18 @@ class _Held:
         to = HOLD.get((self.row["state"], what))
         if to is None:
             return False
-        if what is HoldStep.WON and self.row["release_at_ms"] is not None:
+        if what in (HoldStep.WON, HoldStep.CAME_BACK) and self.row["release_at_ms"] is not None:
             to = Hold.RELEASE_SCHEDULED.value
         if to in (Hold.RELEASED, Hold.REFUNDED):
             more["ended_at_ms"] = self._context.now_ms
-        moved = to != self.row["state"]
+        was = self.row["state"]  # perhaps frozen a moment ago, in this very transaction
+        moved = to != was
         self.row |= more | {"state": str(to)}
         if moved:
-            if self._was["state"] == Hold.FROZEN:
+            if was == Hold.FROZEN:
                 close_attention(self._tx, self.row["id"], FROZEN, self._context.now_ms)
             close_attention(self._tx, self.row["id"], UNDELIVERED, self._context.now_ms)
-            self.tell("hold.unfrozen" if what is HoldStep.WON else _TOLD[to])
+            self.tell("hold.unfrozen" if what in (HoldStep.WON, HoldStep.CAME_BACK) else _TOLD[to])
         return True
 
     def now_is(self, **values: Any) -> bool:
@@ -240,6 +244,12 @@ class Holds:
             return row
         if not reason.strip() and step is HoldStep.OPERATOR:
             raise Refusal("no_reason", "Say why it is released: a reason is kept with it.")
+        if step is HoldStep.CONFIRMED and row["state"] == Hold.FROZEN and words(row["against"]) == {rules.BUYER}:
+            # Nobody but the buyer has objected, and the buyer is content now.
+            by.write_down(tx, "hold.objection_withdrawn", hold_id)
+            tx.execute(update(holds).where(holds.c.id == hold_id).values(against=""))
+            self._again(tx, row, by)
+            row = one(tx, hold_id)
         if row["state"] == Hold.FROZEN:
             why = row["against"].replace(",", ", ")
             raise Refusal("hold_frozen", f"The hold {hold_id} is frozen ({why}); settle that, or unfreeze it, first.")
@@ -259,7 +269,7 @@ class Holds:
         """
         due = (
             select(holds)
-            .where(holds.c.state == Hold.RELEASE_SCHEDULED.value, holds.c.release_at_ms <= by.now_ms)
+            .where(holds.c.state == literal_column(f"'{Hold.RELEASE_SCHEDULED}'"), holds.c.release_at_ms <= by.now_ms)
             .order_by(holds.c.release_at_ms)
             .limit(limit)
         )
@@ -333,13 +343,20 @@ class Holds:
         known = select(attention.c.id).where(
             attention.c.subject == holds.c.id, attention.c.reason == UNDELIVERED, attention.c.closed_at_ms.is_(None)
         )
-        old = holds.c.state == Hold.HELD.value, holds.c.created_at_ms <= by.now_ms - DAY_MS
-        query = select(holds).where(*old, ~known.exists())
-        for row in tx.execute(query.order_by(holds.c.created_at_ms).limit(limit)).mappings():
-            days = terms_of(tx, row["merchant_id"]).undelivered_days
-            if row["created_at_ms"] <= by.now_ms - days * DAY_MS:
-                open_attention(tx, by.ids, row["id"], UNDELIVERED, f"{days} days", by.now_ms)
-                found += 1
+        days = func.coalesce(escrow_terms.c.undelivered_days, UNDELIVERED_DAYS)
+        query = (
+            select(holds, days.label("days"))
+            .outerjoin(escrow_terms, escrow_terms.c.merchant_id == holds.c.merchant_id)
+            .where(
+                holds.c.state == literal_column(f"'{Hold.HELD}'"),  # its index is found by these words
+                holds.c.created_at_ms <= by.now_ms - DAY_MS,
+                holds.c.created_at_ms <= by.now_ms - days * DAY_MS,
+                ~known.exists(),
+            )
+        )
+        for row in tx.execute(query.order_by(holds.c.created_at_ms).limit(limit)).mappings().all():
+            open_attention(tx, by.ids, row["id"], UNDELIVERED, f"{row['days']} days", by.now_ms)
+            found += 1
         return found
 
 

@@ -101,6 +101,8 @@ class Payouts:
                 "payee_waits",
                 f"Where {to['id']} is paid was changed: it waits a day, or for a second person to approve it.",
             )
+        if not payee["number"]:
+            raise Refusal("payee_erased", f"Where {to['id']} is paid was erased; say it again first.")
         hold_account = self._of_hold(tx, owner, draft, to) if draft.hold_id else ""
         wanted = draft.account_id or to["account_id"] or ""
         entry = self._account(owner, payee, draft.amount_minor, wanted, hold_account)

@@ -31,6 +31,7 @@ class HoldStep(StrEnum):
     REFUNDED_PART = "refunded_part"
     TAKEN_BACK = "taken_back"  # refunded or charged back after it was released
     NEVER_DELIVERED = "never_delivered"
+    CAME_BACK = "came_back"  # a refund of it that had succeeded has failed
 
 
 _H, _S = Hold, HoldStep
@@ -47,6 +48,7 @@ HOLD_ROWS: tuple[Row, ...] = (
     Row((_H.FROZEN,), _S.WON, _H.HELD, "release_scheduled when it was delivered"),
     Row(UNRELEASED, _S.REFUNDED_ALL, _H.REFUNDED),
     Row(UNRELEASED, _S.REFUNDED_PART, None, "the amount only"),
+    Row((_H.REFUNDED,), _S.CAME_BACK, _H.HELD, "the bank sent a refund back; release_scheduled when it was delivered"),
     Row((_H.RELEASED,), _S.TAKEN_BACK, None, "the beneficiary's balance falls, below zero too; attention"),
     Row((_H.HELD,), _S.NEVER_DELIVERED, None, "attention; never released by itself"),
 )

@@ -76,7 +76,7 @@ def set_terms(tx: Connection, merchant_id: str, terms: Terms, by: By) -> None:
     if terms.timezone is not None:
         try:
             ZoneInfo(terms.timezone)
-        except (ValueError, OSError):
+        except (KeyError, ValueError, OSError):  # not found is a KeyError
             raise Refusal("bad_timezone", f"timezone: there is no time zone {terms.timezone[:60]!r}.") from None
     row = {
         "enabled": terms.enabled,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 
 from outbox.message import Promise
 from scheduler import Counters, Tick
@@ -16,8 +16,7 @@ from service.jobs.finding import Parts, promise_each, promised
 from service.payments.asking import SYNC, watch
 from service.payments.refund_match import WITHOUT_AN_END
 from service.payments.refunds import REFUND
-from service.payments.states import LIVE
-from service.payments.tables import attempts, refunds
+from service.payments.tables import OURS_AND_LIVE, attempts, refunds
 
 BATCH: Final = 100
 ON_ITS_WAY: Final = (Payout.QUEUED, Payout.SUBMITTING, Payout.UNKNOWN, Payout.IN_TRANSIT)
@@ -33,7 +32,7 @@ async def ask_about_stuck_attempts(parts: Parts, tick: Tick) -> Counters:
 def _attempts(now_ms: int, tx: Connection, after: str, limit: int) -> list[Promise]:
     a = attempts.c
     # Those that caisse made: what others began is asked about by what their callbacks say.
-    ours = a.reference.is_not(None), a.state.in_(sorted(LIVE)), ~promised(SYNC, a.id)
+    ours = text(OURS_AND_LIVE), ~promised(SYNC, a.id)
     query = select(a.id, a.account_id).where(a.id > after, *ours).order_by(a.id).limit(limit)
     return [watch(row.id, row.account_id, now_ms) for row in tx.execute(query)]
 

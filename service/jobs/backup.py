@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from scheduler import Counters, Tick
 from service.attention import close_attention, open_attention
 from service.config import Settings
-from service.database import BackupFailed, Database, StorageError
+from service.database import BackupFailed, Database
 from service.ids import Clock, Ids
 
 log = structlog.get_logger()
@@ -48,7 +48,7 @@ async def backup(parts: Parts, tick: Tick) -> Counters:
         to = folder / datetime.fromtimestamp(parts.clock() / 1000, UTC).strftime("caisse-%Y%m%dT%H%M%SZ.db")
         made = await parts.db.backup(to, tick.progress)
         gone = await asyncio.to_thread(_remove_oldest, folder, to, keep)
-    except StorageError as error:
+    except Exception as error:
         await parts.db.write(_failed, parts.ids, str(error), parts.clock())
         raise
     await parts.db.write(close_attention, SUBJECT, FAILED, parts.clock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, and_, func, or_, select, text
 
 from outbox.message import Promise
 from scheduler import Counters, Tick
@@ -15,7 +15,7 @@ from service.orders.settle import WIND_DOWN
 from service.orders.states import Order, Session
 from service.orders.tables import orders, sessions
 from service.payments import states
-from service.payments.tables import attempts, payments
+from service.payments.tables import OURS_AND_LIVE, attempts, payments
 
 BATCH: Final = 50
 STALE_AFTER_MS: Final = 24 * 3_600_000
@@ -48,6 +48,7 @@ def _look(now_ms: int, tx: Connection, after: str, limit: int) -> list[Promise]:
             p.origin == "caisse",
             p.status.in_(sorted(LIVE)),
             p.created_at_ms <= now_ms - STALE_AFTER_MS,
+            p.id.in_(select(a.payment_id).where(text(OURS_AND_LIVE))),
             a.state.in_(sorted(states.LIVE)),
             func.coalesce(waits, False).is_(False),
             ~promised(WIND_DOWN, p.id),

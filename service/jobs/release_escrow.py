@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, literal_column, select
 
 from scheduler import Counters, Tick
 from service.escrow.holds import BATCH, DAY_MS, UNDELIVERED, Holds
@@ -17,8 +17,13 @@ from service.merchants.audit import By
 from service.payments.tables import attention
 
 JOB: Final = "release-escrow"
-PIECE: Final = 20
-"""Holds in one transaction. Each posts, tells and may promise a payout: a hundred would hold up intake."""
+PIECE: Final = 10
+"""Holds in one transaction. Each posts, tells, and reserves a payout, 2 to 7 ms: a hundred would hold up intake."""
+
+
+_SCHEDULED: Final[ColumnElement[str]] = literal_column(
+    f"'{Hold.RELEASE_SCHEDULED}'"
+)  # its index is found by these words
 
 
 class Escrow(Parts, Protocol):
@@ -64,12 +69,12 @@ def _find_undelivered(tx: Connection, among: Holds, tick: Tick, by: By, before: 
 
 
 def _oldest(now_ms: int) -> Any:
-    due = holds.c.state == Hold.RELEASE_SCHEDULED.value, holds.c.release_at_ms <= now_ms
+    due = holds.c.state == _SCHEDULED, holds.c.release_at_ms <= now_ms
     return select(holds.c.id).where(*due).order_by(holds.c.release_at_ms).limit(PIECE)
 
 
 def _due(tx: Connection, now_ms: int) -> int:
-    due = holds.c.state == Hold.RELEASE_SCHEDULED.value, holds.c.release_at_ms <= now_ms
+    due = holds.c.state == _SCHEDULED, holds.c.release_at_ms <= now_ms
     return tx.execute(select(func.count()).select_from(holds).where(*due)).scalar_one()
 
 

@@ -214,7 +214,7 @@ def _guarded(text: str) -> str:
     for character in text:
         if character.isspace() or unicodedata.category(character) in ("Cc", "Cf", "Mn"):
             continue
-        folded = unicodedata.normalize("NFKC", character).strip()
+        folded = unicodedata.normalize("NFKC", character)
         return f"'{text}" if folded[:1] in _FORMULA else text
     return text
 

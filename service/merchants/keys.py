@@ -23,6 +23,7 @@ SCOPES = (
     "products:read", "products:write", "refunds:read", "refunds:write", "routes:read", "routes:write",
     "escrow:read", "escrow:write", "holds:read", "holds:write", "holds:link", "beneficiaries:read",
     "beneficiaries:write", "beneficiaries:approve", "payouts:read", "payouts:write", "payouts:approve",
+    "balances:read", "settlements:read", "settlements:write",
     "attention:read", "attention:write", "events:read", "endpoints:read", "endpoints:write",
     "deliveries:read", "deliveries:write", "merchants:read", "jobs:read", "jobs:write",
 )  # fmt: skip

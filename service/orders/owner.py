@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, Table, select
 from service.errors import NotFound, Refusal
 
 LISTED_MAX = 100
+_MANY = {"beneficiary": "beneficiaries"}
 
 
 class Owner(Protocol):
@@ -44,7 +45,7 @@ def find(tx: Connection, table: Table, owner: Owner, id_: str, what: str) -> dic
     """One row; NotFound also for another's."""
     row = tx.execute(mine(table, owner).where(table.c.id == id_)).mappings().one_or_none()
     if row is None:
-        raise NotFound(what, id_, f"GET /v1/{what}s")
+        raise NotFound(what, id_, f"GET /v1/{_MANY.get(what, f'{what}s')}")
     return dict(row)
 
 

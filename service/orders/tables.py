@@ -73,6 +73,9 @@ orders = Table(
     CheckConstraint("amount_minor > 0 AND paid_minor >= 0", name="amounts_not_negative"),
     Index("ix_orders_merchant_id", "merchant_id", "id"),
     Index("ix_orders_reference", "merchant_id", "reference"),
+    # What the clock looks for: few rows of many.
+    Index("ix_orders_awaiting", "expires_at_ms", sqlite_where=text("state = 'awaiting_payment'")),
+    Index("ix_orders_expiring", "ending_since_ms", sqlite_where=text("state = 'expiring'")),
 )
 
 order_lines = Table(
@@ -149,6 +152,7 @@ sessions = Table(
     CheckConstraint("amount_minor > 0 AND tries_left >= 0", name="amounts_not_negative"),
     Index("ix_sessions_merchant_id", "merchant_id", "id"),
     Index("ix_sessions_link_id", "link_id", "state"),
+    Index("ix_sessions_going", "expires_at_ms", sqlite_where=text("state IN ('open', 'processing')")),
 )
 
 buyers = Table(

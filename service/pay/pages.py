@@ -1,4 +1,7 @@
-"""The buyer's pages as routes: `/pay/{session}` and `/l/{link}`. Whatever goes wrong ends in a page, not in JSON."""
+"""
+The pages as routes: `/pay/{session}` and `/l/{link}` for buyers, `/balance/{token}` for beneficiaries. Whatever goes
+wrong ends in a page, not in JSON.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from service.database import StorageError
 from service.errors import Refusal
 from service.pay import words
+from service.pay.balance import BalancePage
 from service.pay.form import Tokens, fields
 from service.pay.link import LinkPage
 from service.pay.look import page
@@ -47,7 +51,7 @@ class Pages:
 
     def __init__(self, app: Application, middleware: list[Any]) -> None:
         tokens = Tokens(app.seal, app.clock)
-        pay, link = PayPage(app, tokens), LinkPage(app, tokens)
+        pay, link, balance = PayPage(app, tokens), LinkPage(app, tokens), BalancePage(app, middleware)
         routes: list[tuple[Verb, str, Does]] = [
             ("GET", "/pay/{session}", lambda id_, query, _: pay.show(id_, query)),
             ("POST", "/pay/{session}", pay.act),
@@ -60,8 +64,8 @@ class Pages:
             ("GET", "/l/{link}/qr.svg", lambda id_, _, __: link.code(id_, "svg")),
             ("GET", "/l/{link}/qr.png", lambda id_, _, __: link.code(id_, "png")),
         ]
-        self.paths = tuple(dict.fromkeys(path for _, path, _ in routes))
-        self.handlers = [_route(method, path, does, middleware) for method, path, does in routes]
+        self.paths = (*dict.fromkeys(path for _, path, _ in routes), *balance.paths)
+        self.handlers = [*(_route(method, path, does, middleware) for method, path, does in routes), *balance.handlers]
 
 
 def _route(method: Verb, path: str, does: Does, middleware: list[Any]) -> HTTPRouteHandler:

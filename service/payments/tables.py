@@ -61,6 +61,12 @@ payments = Table(
     Index("ix_payments_merchant_id", "merchant_id", "id"),
 )
 
+OURS_AND_LIVE = (
+    "reference IS NOT NULL AND "
+    "state IN ('authorized', 'canceling', 'created', 'pending', 'requires_action', 'submitting', 'unknown')"
+)
+"""Attempts that caisse made and that have no end: few of many. A query finds them by these very words."""
+
 attempts = Table(
     "attempts",
     metadata,
@@ -82,6 +88,7 @@ attempts = Table(
     Column("reason", Text),  # why it ended, in our words, beside what the facts say
     counter("otp_tries"),
     milliseconds("asked_at_ms", nullable=True),  # the last time the provider was asked
+    Index("ix_attempts_live", "id", sqlite_where=text(OURS_AND_LIVE)),
 )
 
 decisions = Table(

@@ -73,10 +73,10 @@ class Stall:
 
     async def _sell(self, http: aiohttp.ClientSession, stop: asyncio.Event, price: int) -> None:
         seller = self._seller or await self._open(http)
-        line = {"description": "Boubou brodé", "quantity": 1, "unit_amount": price}
-        wish = {"lines": [line], "currency": "XOF", "escrow": {"beneficiary": seller}}
+        line: dict[str, Any] = {"description": "Boubou brodé", "quantity": 1, "unit_amount": price}
+        wish: dict[str, Any] = {"lines": [line], "currency": "XOF", "escrow": {"beneficiary": seller}}
         order = await self._ask(http, "POST", "/v1/orders", wish)
-        payment = {
+        payment: dict[str, Any] = {
             "amount": price,
             "currency": "XOF",
             "method": "mobile_money",

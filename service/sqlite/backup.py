@@ -56,7 +56,7 @@ def copy(source: Path, to: Path, overdue: Callable[[], bool], progress: Progress
 
     Raises BackupFailed, also when there is something under the name already: it is never written over.
     """
-    began_s = monotonic()
+    began_s, to = monotonic(), to.absolute()
     temporary = to.parent / f"{TEMPORARY}{to.name}"
     try:
         if os.path.lexists(to):

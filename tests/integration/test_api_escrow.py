@@ -195,6 +195,8 @@ def test_the_buyer_confirms_and_nobody_in_their_place(tmp_path: Path) -> None:
         trail = await m.c.till.rows(audit, audit.c.actor == "buyer")
         assert {row.action for row in trail} == {"hold.released", "order.delivered", "order.completed"}
         assert (await m.api("GET", f"/holds/{other_hold}")).said["status"] == "held"
+        theirs = await stranger("POST", f"/orders/{other}/confirm", once="mine")
+        assert (theirs.status, theirs.replayed) == (200, False), "two buyers may take the same Idempotency-Key"
 
     play(tmp_path, story)
 

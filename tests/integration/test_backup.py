@@ -322,6 +322,17 @@ def test_a_failure_is_put_before_a_person_until_the_next_success(
     opened(tmp_path, story, backup_dir=str(tmp_path / "elsewhere"))
 
 
+def test_the_folder_is_beside_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default everything is named relative to where the service was started."""
+    monkeypatch.chdir(tmp_path)
+
+    async def story(app: Application, _: Clock) -> None:
+        assert (await backup(app, tick()))["there"] == 1
+
+    opened(tmp_path, story, database_url="sqlite:///caisse.db")
+    assert [path.name for path in kept(tmp_path / "backups")] == ["caisse-20261120T090000Z.db"]
+
+
 def test_no_folder_means_no_backups(tmp_path: Path) -> None:
     """Switched off by an empty value, which for other settings means the default."""
 

@@ -63,7 +63,7 @@ def test_jobs_by_the_api(tmp_path: Path) -> None:
     """List, one, its runs; by hand, dry too, once for one key; pause and resume: each does what it says."""
 
     async def run() -> None:
-        async with till(tmp_path) as t:
+        async with till(tmp_path, jobs=every_job) as t:
             api = await another(t, scopes=("jobs:write",))
             listed = {one["name"]: one for one in (await api("GET", "/jobs")).said["data"]}
             assert listed["expire-stale-orders"]["schedule"] == "*/5 * * * *"
@@ -96,7 +96,7 @@ def test_a_merchant_s_ordinary_key_reaches_no_job(tmp_path: Path) -> None:
     """`*` is all that is the merchant's own: jobs are everybody's, and their scope has to be named."""
 
     async def run() -> None:
-        async with till(tmp_path) as t:
+        async with till(tmp_path, jobs=every_job) as t:
             for method, path in (("GET", "/jobs"), ("GET", "/jobs/prune/runs"), ("POST", "/jobs/prune/run")):
                 refused = await api_of(t)(method, path)
                 assert (refused.status, refused.code) == (403, "missing_scope")

@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from service.callbacks.tables import callbacks
 from service.commands import run as command
+from service.jobs.jobs import jobs as every_job
 from service.merchants.tables import events
 from service.retention import DAY_MS, PRUNE
 from service.schema import outbox_tables
@@ -39,7 +40,7 @@ def test_a_prune_during_delivery_takes_nothing_that_is_owed(tmp_path: Path) -> N
     """
 
     async def run() -> None:
-        async with till(tmp_path) as t:
+        async with till(tmp_path, jobs=every_job) as t:
             seen: dict[str, int] = {}
 
             taken: set[str] = set()
@@ -85,7 +86,7 @@ def test_the_night_comes_by_itself(tmp_path: Path) -> None:
     """The job is due at half past two; what it promises is done by the service without being asked."""
 
     async def run() -> None:
-        async with till(tmp_path) as t:
+        async with till(tmp_path, jobs=every_job) as t:
             assert await t.stripe(stripe_event("payment_intent.succeeded")) == 200
             await t.shop.wait_for(1)
             await t.settled()
@@ -116,7 +117,7 @@ def test_the_command_tells_what_would_go_and_then_what_went(tmp_path: Path) -> N
     """The dry run changes nothing; both tell the same; settings and days stand beside the counts."""
 
     async def run() -> None:
-        async with till(tmp_path, keep_work_days="0") as t:
+        async with till(tmp_path, keep_work_days="0", jobs=every_job) as t:
             assert await t.stripe(stripe_event("payment_intent.succeeded")) == 200
             await t.shop.wait_for(1)
             await t.settled()

@@ -17,29 +17,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule, run_state_machine_as_test
 from sqlalchemy import select
 
-from service.escrow import beneficiaries as payee_steps
-from service.escrow.beneficiaries import To
 from service.escrow.payouts import ASK_ONLY
 from service.escrow.tables import holds, payouts
-from service.ledger.ledger import Entry, Move, Place, bring
-from service.ledger.ledger import Kind as Account
 from service.payments.tables import attention
 from service.providers.base import NotKnown
 from service.providers.calls import Lost, NotSent
 from service.providers.payouts import PayoutRefused, PayoutTold
-from tests.property.test_book_machine import ACCOUNT
-from tests.property.test_orders_machine import MINE
 from tests.support.escrow_check import problems
 from tests.support.escrow_far import SENDS, SLOW_MS
 from tests.support.escrow_model import (
     BACK,
-    DAY_MS,
     HOUR_MS,
     OPEN,
     UNDELIVERED_MS,
     Hold,
     Order,
-    Payee,
     Payout,
 )
 from tests.support.escrow_sales import NOBODY_NEEDED, Sales
@@ -310,38 +302,6 @@ class Escrow(Sales):
         if stage in allowed.get(sent.stage, ()):
             sent.moves(stage)
             sent.fee = max(sent.fee, fee)
-
-    @rule(what=st.sampled_from(["float", "check", "payee", "approve"]), well=st.sampled_from([True, True, False]))
-    def surroundings_change(self, what: str, well: bool) -> None:
-        """The float runs dry or is filled, the ledger is looked at, the payee is another, a second person made sure."""
-        n, market = self.next(), self.market
-        if what == "float":
-            self.far.float_minor = 10**12 if well else 0
-        elif what == "check":
-            self.sound = well
-            market.checked(sound=well)
-        with market.tx() as tx:
-            if what == "payee" and not well:
-                payee_steps.pay_to(tx, MINE, market.seller, To("account", f"acct_{n:04}", "Moussa"), market.by)
-                self.payees.append(Payee(self.now + DAY_MS))
-            elif what == "approve" and self.payees[-1].usable_ms > self.now:
-                payee_steps.approve_payee(tx, MINE, market.seller, "called", market.by_another())
-                self.payees[-1].usable_ms = self.now
-
-    @precondition(lambda self: self.books.float() > 100)
-    @rule(part=st.sampled_from([1, 2, 3]), fee=st.sampled_from([0, 10]))
-    def provider_settles(self, part: int, fee: int) -> None:
-        """To the merchant's bank."""
-        amount, id_ = (self.books.float() - fee) // part, f"stl_{self.next()}"
-        whose = "mer_1", False, "XOF"
-        float_ = Place(Account.FLOAT, ACCOUNT.id, *whose)
-        bank, fees = Place(Account.BANK, "mer_1", *whose), Place(Account.FEES, "mer_1", *whose)
-        moves = {Move(Entry.SETTLEMENT, bank, float_): amount, Move(Entry.FEE, fees, float_): fee}
-        self.settlements[id_] = moves
-        with self.market.tx() as tx:
-            bring(tx, {id_: moves}, self.now)
-        self.books.settled += amount
-        self.books.settlement_fees += fee
 
     # --- what always holds
 

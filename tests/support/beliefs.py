@@ -186,6 +186,7 @@ PAYOUT_BELIEFS: Mapping[str, tuple[Belief, ...]] = {
             balance_path=("3p", "where balances are"),
             payout_written=("3p", "the payout is JSON inside a text; one writes an `object`"),
             payout_type=("3p", "the kind of payout"),
+            refund_payout_type=("3p", "the kind of a payout that is a refund"),
             dialled=("3p", "as `facts.dialled`, and the same unless it is set here"),
             paid_words=("3p", "states that say that it is paid"),
             failed_words=("3p", "states that say that it failed"),

@@ -44,6 +44,7 @@ class Market(Shop):
 
     def __init__(self, paying: Mapping[str, Provider] = PAYOUTS, **terms: Any) -> None:
         super().__init__()
+        chosen: dict[str, Any] = {"enabled": True, "approve_above": FREELY} | terms
         entry = Entry(ACCOUNT.id, "stripe", "mer_1", False, "http://stripe.test", {"secret_key": ("sk_test_1",)})
         self.registry = Registry([entry])
         self.payouts = Payouts(self.queue, lambda: self.registry, paying, OURS)
@@ -51,7 +52,7 @@ class Market(Shop):
         self.refunds = Refunds(self.queue, CALLS)
         self.followers = self.refunds.follow, Follow(), follow_ledger
         with self.tx() as tx:
-            set_terms(tx, "mer_1", Terms(**{"enabled": True, "approve_above": FREELY} | terms), self.by)
+            set_terms(tx, "mer_1", Terms(**chosen), self.by)
             self.seller = steps.create(tx, MINE, "XOF", SELLER, self.by)
 
     def book(self, tx: Any) -> Book:

@@ -31,7 +31,7 @@ def problems(tx: Connection, elsewhere: dict[str, Wanted] | None = None) -> list
     should: dict[str, Wanted] = dict(elsewhere or {})
     ids = list(tx.execute(select(payments.c.id)).scalars())
     should |= wanted(tx, ((one.row, one.attempts) for one in load(tx, ids)))
-    for hold in tx.execute(select(holds)).mappings():
+    for hold in [dict(row) for row in tx.execute(select(holds)).mappings()]:
         should[hold["id"]] = of_hold(hold)
         has_all = amounts(hold)
         if has_all.releasable_minor < 0:
@@ -40,7 +40,7 @@ def problems(tx: Connection, elsewhere: dict[str, Wanted] | None = None) -> list
             found.append(f"{hold['id']}: released, and not all of it: {has_all}")
         if hold["state"] == "refunded" and hold["refunded_minor"] != hold["held_minor"]:
             found.append(f"{hold['id']}: refunded, and not all of it: {has_all}")
-    should |= {row["id"]: of_payout(row) for row in tx.execute(select(payouts)).mappings()}
+    should |= {row["id"]: of_payout(dict(row)) for row in tx.execute(select(payouts)).mappings()}
     owners = {place.owner for moves in should.values() for move in moves for place in (move.debit, move.credit)}
     numbers = known(tx, owners)
     moved = posted(tx, list({*should, *tx.execute(select(p.subject).distinct()).scalars()}))

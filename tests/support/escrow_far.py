@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
@@ -235,9 +235,12 @@ class Abroad(Market):
         db: Any = InMemory(self.engine)
         syncer: Any = _Syncer(self, db)
         client: Any = self.far
-        parts: Sequence[Any] = (db, self.queue, syncer, client, lambda: self.registry)
         calls = {"stripe": self.far.refunding()}
         self.refunds._calls = calls
-        self.payer = Payer(*parts, {"stripe": self.far.paying()}, self.ids, self.clock, lambda _: "")
-        self.refunder = Refunder(*parts, calls, self.ids, self.clock)
+
+        def parts(what: Any) -> Any:
+            return db, self.queue, syncer, client, lambda: self.registry, what, self.ids, self.clock
+
+        self.payer = Payer(*parts({"stripe": self.far.paying()}), lambda _: "")
+        self.refunder = Refunder(*parts(calls))
         self.ours = OURS

@@ -10,13 +10,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from outbox.message import Message
 from service.errors import Refusal
-from service.ledger.ledger import Wanted
+from service.escrow import beneficiaries as payee_steps
+from service.escrow.beneficiaries import To
+from service.ledger.ledger import Entry, Move, Place, Wanted, bring
+from service.ledger.ledger import Kind as Account
 from service.orders import orders as order_steps
 from service.payments.facts import Fact, Kind, Source
 from service.providers.calls import Lost, NotSent, Refunding, RefundRefused
 from tests.property.test_book_machine import ACCOUNT
+from tests.property.test_orders_machine import MINE
 from tests.support.escrow_far import REFUNDS, Abroad, Died, at_once
-from tests.support.escrow_model import Books, Movement, Order, Payee, Payment, Refund
+from tests.support.escrow_model import DAY_MS, Books, Movement, Order, Payee, Payment, Refund
 
 NOBODY_NEEDED = 3_000
 """Above this a person approves a payout."""
@@ -154,9 +158,13 @@ class Sales(RuleBasedStateMachine):
                 order.state = "canceled"
                 self.next()
                 self.say(order, first, comes(at_ms=None if timed else 0))
+            case "unpaid":
+                pass
             case "disputed_first":
                 self.say(order, first, self.fact(Kind.DISPUTE_OPENED, f"dp_{n}", price))
                 self.say(order, first, comes())
+            case _:
+                raise AssertionError(way)
 
     def money(self, data: st.DataObject) -> tuple[Order, Payment]:
         """Some payment that has money."""
@@ -286,3 +294,37 @@ class Sales(RuleBasedStateMachine):
                 self.market.refunds.give_up(tx, one.id, "not there", self.market.by)
             one.state = "canceled" if one.state == "queued" else "failed"
             order.follow(self.now)
+
+    # --- all around
+
+    @rule(what=st.sampled_from(["float", "check", "payee", "approve"]), well=st.sampled_from([True, True, False]))
+    def surroundings_change(self, what: str, well: bool) -> None:
+        """The float runs dry or is filled, the ledger is looked at, the payee is another, a second person made sure."""
+        n, market = self.next(), self.market
+        if what == "float":
+            self.far.float_minor = 10**12 if well else 0
+        elif what == "check":
+            self.sound = well
+            market.checked(sound=well)
+        with market.tx() as tx:
+            if what == "payee" and not well:
+                payee_steps.pay_to(tx, MINE, market.seller, To("account", f"acct_{n:04}", "Moussa"), market.by)
+                self.payees.append(Payee(self.now + DAY_MS))
+            elif what == "approve" and self.payees[-1].usable_ms > self.now:
+                payee_steps.approve_payee(tx, MINE, market.seller, "called", market.by_another())
+                self.payees[-1].usable_ms = self.now
+
+    @precondition(lambda self: self.books.float() > 100)
+    @rule(part=st.sampled_from([1, 2, 3]), fee=st.sampled_from([0, 10]))
+    def provider_settles(self, part: int, fee: int) -> None:
+        """To the merchant's bank."""
+        amount, id_ = (self.books.float() - fee) // part, f"stl_{self.next()}"
+        whose = "mer_1", False, "XOF"
+        float_ = Place(Account.FLOAT, ACCOUNT.id, *whose)
+        bank, fees = Place(Account.BANK, "mer_1", *whose), Place(Account.FEES, "mer_1", *whose)
+        moves = {Move(Entry.SETTLEMENT, bank, float_): amount, Move(Entry.FEE, fees, float_): fee}
+        self.settlements[id_] = moves
+        with self.market.tx() as tx:
+            bring(tx, {id_: moves}, self.now)
+        self.books.settled += amount
+        self.books.settlement_fees += fee

@@ -17,7 +17,7 @@ import aiohttp
 from aiohttp import web
 from sqlalchemy import Table, func, select
 
-from service.application import Application, build
+from service.application import Application, Jobs, build
 from service.config import Settings
 from service.ids import Clock, now_ms
 from service.merchants import merchants as merchant_step
@@ -177,11 +177,20 @@ class Till:
 
 @asynccontextmanager
 async def till(
-    directory: Path, *, merchant: bool = True, events: str = "*", clock: Clock = now_ms, **settings: str
+    directory: Path,
+    *,
+    merchant: bool = True,
+    events: str = "*",
+    clock: Clock = now_ms,
+    jobs: Jobs = lambda _: [],
+    **settings: str,
 ) -> AsyncIterator[Till]:
-    """A service with all six providers configured (unless `settings` say otherwise), ready to take callbacks."""
+    """
+    A service with all six providers configured (unless `settings` say otherwise), ready to take callbacks. `jobs`: what
+    its clock does; nothing, so that a full minute that strikes during a test changes nothing in it.
+    """
     async with open_shop() as shop, aiohttp.ClientSession() as client:
-        app = build(settings_of(directory, **(ALL | settings)), clock=clock)
+        app = build(settings_of(directory, **(ALL | settings)), clock=clock, jobs=jobs)
         await app.start()
         running = Till(app, shop, client)
         try:

@@ -1,4 +1,4 @@
-"""What the ledger reads of a payment that was captured once and nothing more: the short way is the long one's answer."""
+"""What the ledger reads of one capture and nothing more: the short way says what the long one does."""
 
 from __future__ import annotations
 

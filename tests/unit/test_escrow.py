@@ -67,6 +67,19 @@ def test_money_taken_back_after_the_release_is_owed_by_the_beneficiary(market: M
     assert market.balances() == {"float": 3_000, "beneficiary": 3_000}
 
 
+def test_a_refund_that_fails_after_all_is_held_again(market: Market) -> None:
+    """What went back and came again is not lost in escrow: it is held, and released like before."""
+    order_id, payment_id = market.sold()
+    market.said(payment_id, Kind.REFUND_SUCCEEDED, "re_1", 5_000)
+    assert market.hold_of(order_id)["state"] == "refunded"
+    assert market.balances() == {}
+    market.said(payment_id, Kind.REFUND_FAILED, "re_1", 5_000)
+    assert market.hold_of(order_id)["state"] == "held"
+    assert market.balances() == {"float": 5_000, "escrow": 5_000}
+    market.release(market.hold_of(order_id)["id"])
+    assert market.balances() == {"float": 5_000, "beneficiary": 5_000}
+
+
 def test_late_money_is_nobodys_until_a_person_says_so(market: Market) -> None:
     """What comes for an order that is over stands aside."""
     order_id = market.order()

@@ -12,13 +12,15 @@ from service.callbacks.process import Report
 from service.errors import Refusal
 from service.escrow import refund_payouts
 from service.escrow.pay_out import Payer
-from service.escrow.payout_rows import one, public
+from service.escrow.payout_rows import move, one, public
 from service.escrow.payouts import Payouts
 from service.escrow.refund_payouts import follow, open_payout
+from service.escrow.states import PayoutStep
 from service.escrow.tables import payees_personal
 from service.merchants.tables import audit
 from service.payments.book import Book
 from service.payments.facts import Kind
+from service.payments.heard import Context
 from service.payments.refund_rows import one as one_refund
 from service.payments.refund_send import Refunder
 from service.payments.refunds import Refunds
@@ -358,3 +360,22 @@ def test_the_audit_trail_of_the_refund_tells_of_its_payouts(bazaar: Bazaar) -> N
         ("refund.created", "test"), ("refund.payout", "test"), ("refund.payout_failed", "payout"),
         ("refund.payout", "test"), ("refund.paid_out", "payout"),
     ]  # fmt: skip
+
+
+def test_a_payout_of_a_hold_that_was_paid_after_all_makes_way(bazaar: Bazaar) -> None:
+    """The same of a hold, which has one payout at a time: the second keeps it, and both stand in the ledger."""
+    order_id, _ = bazaar.sold()
+    hold = bazaar.hold_of(order_id)["id"]
+    bazaar.release(hold)
+    bazaar.payouts = Payouts(bazaar.queue, lambda: bazaar.registry, PAYOUTS, OURS)
+    first = bazaar.pay_out(5_000, hold_id=hold)
+    context = Context(bazaar.queue, bazaar.ids, bazaar.clock())
+    with bazaar.tx() as tx:
+        for step in (PayoutStep.SENDING, PayoutStep.SAID_FAILED):
+            move(tx, one(tx, first), step, context)
+        second = bazaar.payouts.retry(tx, first, bazaar.by)["id"]
+        move(tx, one(tx, first), PayoutStep.SAID_PAID, context)
+    assert [(row["state"], row["hold_id"]) for row in map(bazaar.payout, (first, second))] == [
+        ("paid", None), ("queued", hold),
+    ]  # fmt: skip
+    assert bazaar.sound() == {"beneficiary": -5_000, "reserved": 5_000}

@@ -72,7 +72,11 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
         "components": {
             "securitySchemes": {
                 "apiKey": {"type": "http", "scheme": "bearer", "description": "ck_live_… or ck_test_…"},
-                "clientSecret": {"type": "http", "scheme": "bearer", "description": "A session's own: cs_…"},
+                "clientSecret": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "A session's own, cs_…; of an order, the buyer's token.",
+                },
             },
             "schemas": {name: schema for name, schema in sorted(components.items()) if name not in queries},
         },
@@ -107,7 +111,7 @@ def _operation(op: Operation, of: Mapping[str, Any], components: Mapping[str, An
         said["requestBody"] = {"required": required, "content": {"application/json": {"schema": of[repr(op.body)]}}}
     good: dict[str, Any] = {"description": "Done" if op.answer is None else "What was asked for, or was made"}
     if op.answer is not None:
-        good["content"] = {"application/json": {"schema": of[repr(op.answer)]}}
+        good["content"] = _content(of[repr(op.answer)])
     if op.method == "POST":
         good["headers"] = {
             "Idempotent-Replayed": {
@@ -120,6 +124,14 @@ def _operation(op: Operation, of: Mapping[str, Any], components: Mapping[str, An
         str(status): {"description": MEANINGS[status], "content": problem} for status in statuses(op)
     }
     return said
+
+
+def _content(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """By media: a text with a `contentMediaType` is the whole body, all else is JSON."""
+    either = schema.get("anyOf", [schema])
+    if not any("contentMediaType" in one for one in either):
+        return {"application/json": {"schema": schema}}
+    return {one.get("contentMediaType", "application/json"): {"schema": one} for one in either}
 
 
 def _name(of: Mapping[str, Any], shape: type[Any]) -> str:

@@ -50,7 +50,7 @@ class TermsChange(msgspec.Struct, forbid_unknown_fields=True):
     undelivered_days: Annotated[int, Meta(ge=1, le=UNDELIVERED_DAYS_MAX)] | UnsetType = UNSET
     payout_on_release: bool | UnsetType = UNSET
     approve_above: Annotated[dict[_Code, _Above | None], Meta(max_length=CURRENCIES_MAX)] | UnsetType = UNSET
-    timezone: _Zone | None | UnsetType = UNSET
+    timezone: _Zone | UnsetType | None = UNSET
     understood: Annotated[
         bool, Meta(description="`notice` was read. Needed the first time that it is switched on.")
     ] = False

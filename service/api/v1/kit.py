@@ -14,6 +14,7 @@ structs, every other name stands in the path. What it returns becomes JSON; a Re
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-from litestar import MediaType, Request, Response
+from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy import Connection
 
@@ -38,7 +39,10 @@ if TYPE_CHECKING:
 
 PREFIX = "/v1"
 SESSION = ""
-"""Instead of a scope: no API key, but the client secret of the session in the path, which the operation looks at."""
+"""
+Instead of a scope: no API key, but the client secret of the session in the path, or the buyer's token of the order,
+which the operation looks at.
+"""
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
 Does = Callable[..., Awaitable[Any]]
@@ -205,7 +209,10 @@ def handler(app: Application, at: Door, keys: Keys, op: Operation, middleware: l
             return encoded(op.status, await op.again(call, subject))
 
         print_ = idempotency.fingerprint(op.method, request.scope["path"], raw)
-        place = Place(caller.merchant_id, caller.live, key)
+        # Without an API key it is bound to what stands in its place: two buyers may take the same Idempotency-Key, and
+        # neither hears what the other was answered.
+        whose = caller.merchant_id or hashlib.sha256(door.bearer(request).encode(errors="replace")).hexdigest()
+        place = Place(whose, caller.live, key)
         answer, replayed = await keys.once(place, used, print_, does, again if op.again else None)
         return _response(answer, {"Idempotent-Replayed": "true"} if replayed else {})
 
@@ -248,4 +255,4 @@ class _Nobody(msgspec.Struct, forbid_unknown_fields=True):
 
 def _response(answer: Answer, headers: dict[str, str] | None = None) -> Response[bytes]:
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(answer.body, status_code=answer.status, media_type=MediaType.JSON, headers=headers)
+    return Response(answer.body, status_code=answer.status, media_type=answer.media, headers=headers)

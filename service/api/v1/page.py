@@ -79,7 +79,8 @@ def _operation(path: str, method: str, op: Mapping[str, Any]) -> str:
         said.append(f"<p>Body: {_type(op['requestBody']['content']['application/json']['schema'])}</p>")
     good = next(status for status in op["responses"] if status < "300")
     content = op["responses"][good].get("content")
-    said.append(f"<p>Answer {good}{': ' + _type(content['application/json']['schema']) if content else ''}</p>")
+    shown = " or ".join(_type(one["schema"]) for one in (content or {}).values())
+    said.append(f"<p>Answer {good}{': ' + shown if shown else ''}</p>")
     return "".join(said)
 
 

@@ -60,6 +60,7 @@ class Payout(msgspec.Struct):
     source: Literal["beneficiary", "merchant", "refund"]
     beneficiary: str | None
     hold: str | None
+    refund: str | None
     retry_of: str | None
     live: bool
     amount: int

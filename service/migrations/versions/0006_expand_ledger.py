@@ -348,4 +348,31 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["payee_id"], ["payees.id"], name=op.f("fk_recipients_payee_id")),
         sa.PrimaryKeyConstraint("payee_id", "account_id", name=op.f("pk_recipients")),
     )
+    op.create_index(
+        "ix_attempts_live",
+        "attempts",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text(
+            "reference IS NOT NULL AND state IN ('authorized', 'canceling', 'created', 'pending', 'requires_action', "
+            "'submitting', 'unknown')"
+        ),
+    )
     op.add_column("orders", sa.Column("beneficiary_id", sa.Text(), nullable=True))
+    op.create_index(
+        "ix_orders_awaiting",
+        "orders",
+        ["expires_at_ms"],
+        unique=False,
+        sqlite_where=sa.text("state = 'awaiting_payment'"),
+    )
+    op.create_index(
+        "ix_orders_expiring", "orders", ["ending_since_ms"], unique=False, sqlite_where=sa.text("state = 'expiring'")
+    )
+    op.create_index(
+        "ix_sessions_going",
+        "sessions",
+        ["expires_at_ms"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('open', 'processing')"),
+    )
