@@ -158,3 +158,28 @@ def test_r14_r15_a_payment_that_is_processing_holds_its_order_and_its_stock(mark
     assert "order.expired" not in market.told()
     market.captured(payment_id)
     assert (market.seen(order_id)["state"], market.hold_of(order_id)["state"]) == ("paid", "held")
+
+
+def test_a_refund_that_the_bank_rejects_leaves_no_money_in_a_hold_that_is_over(market: Abroad) -> None:
+    """All went back, the hold is over; then the bank rejects it: the money is the merchant's to send again."""
+    order_id, payment_id = market.sold()
+    market.said(payment_id, Kind.REFUND_SUCCEEDED, "re_1", 5_000)
+    assert market.hold_of(order_id)["state"] == "refunded"
+    market.said(payment_id, Kind.REFUND_FAILED, "re_1", 5_000)
+    hold = market.hold_of(order_id)
+    assert (hold["state"], hold["refunded_minor"]) == ("refunded", 5_000)
+    assert market.balances() == {"float": 5_000, "merchant": 5_000}
+
+
+@pytest.mark.parametrize("kind", [Kind.DISPUTE_OPENED, Kind.REFUND_SUCCEEDED])
+def test_what_a_person_has_set_aside_is_that_and_nothing_that_comes_after_it(market: Abroad, kind: Kind) -> None:
+    """A second dispute, or a second refund that is not ours, freezes a hold that was freed from the first."""
+    order_id, payment_id = market.sold()
+    market.deliver(order_id)
+    market.said(payment_id, kind, "dp_1", 500)
+    hold_id = market.hold_of(order_id)["id"]
+    with market.tx() as tx:
+        market.holds.unfreeze(tx, hold_id, "the bank was wrong", market.by)
+    assert market.hold_of(order_id)["state"] == "release_scheduled"
+    market.said(payment_id, kind, "dp_2", 700)
+    assert market.hold_of(order_id)["state"] == "frozen"

@@ -238,9 +238,9 @@ class Abroad(Market):
         calls = {"stripe": self.far.refunding()}
         self.refunds._calls = calls
 
-        def parts(what: Any) -> Any:
-            return db, self.queue, syncer, client, lambda: self.registry, what, self.ids, self.clock
+        def parts(what: Any, *more: Any) -> Any:
+            return db, self.queue, syncer, client, lambda: self.registry, what, self.ids, self.clock, *more
 
-        self.payer = Payer(*parts({"stripe": self.far.paying()}), lambda _: "")
+        self.payer = Payer(*parts({"stripe": self.far.paying()}, lambda _: ""))
         self.refunder = Refunder(*parts(calls))
         self.ours = OURS
