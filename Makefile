@@ -45,7 +45,7 @@ format: $(READY_TO_TEST) ## Format the code and fix what ruff can fix
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format --quiet .
 
-bench: $(READY_TO_TEST) ## Measure it all and judge: under an hour (ARGS='--help' for the parts)
+bench: $(READY_TO_TEST) ## Measure it all and judge: about 70 minutes (ARGS='--help' for the parts)
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 bench-large: $(READY_TO_TEST) ## Measure intake with 5,000,000 callbacks stored: needs 30 GB free

@@ -161,14 +161,15 @@ def test_r14_r15_a_payment_that_is_processing_holds_its_order_and_its_stock(mark
 
 
 def test_a_refund_that_the_bank_rejects_leaves_no_money_in_a_hold_that_is_over(market: Abroad) -> None:
-    """All went back, the hold is over; then the bank rejects it: the money is the merchant's to send again."""
+    """All went back, the hold is over; then the bank rejects it: the money is held again, and can be released."""
     order_id, payment_id = market.sold()
     market.said(payment_id, Kind.REFUND_SUCCEEDED, "re_1", 5_000)
     assert market.hold_of(order_id)["state"] == "refunded"
     market.said(payment_id, Kind.REFUND_FAILED, "re_1", 5_000)
     hold = market.hold_of(order_id)
-    assert (hold["state"], hold["refunded_minor"]) == ("refunded", 5_000)
-    assert market.balances() == {"float": 5_000, "merchant": 5_000}
+    assert (hold["state"], hold["refunded_minor"]) == ("held", 0)
+    market.release(hold["id"])
+    assert market.balances() == {"float": 5_000, "reserved": 5_000}
 
 
 @pytest.mark.parametrize("kind", [Kind.DISPUTE_OPENED, Kind.REFUND_SUCCEEDED])

@@ -45,6 +45,16 @@ reached: Counter[str] = Counter()
 class Escrow(Sales):
     """System: a market in memory and a provider far away. Model: `escrow_model.Books`."""
 
+    def prepare(self) -> None:
+        """One hold is released, and a part of it on its way out."""
+        order = self.held[0]
+        assert order.hold is not None
+        self.market.release(self.market.hold_of(order.id)["id"])
+        self.release(order, order.hold)
+        if not self.by_itself:
+            id_ = self.market.pay_out(2_000)
+            self.keep(id_, Payout("", "", 2_000, "beneficiary", self.payees[-1], "test"))
+
     # --- holds
 
     @property
@@ -109,6 +119,8 @@ class Escrow(Sales):
         hold = order.hold
         assert hold is not None
         code = {"frozen": "hold_frozen", "refunded": "hold_refunded"}.get(hold.state)
+        if who == "buyer" and hold.state == "frozen" and hold.stands == {"buyer"}:
+            code = None  # they have it after all
         if hold.unreleased and code is None and any(refund.open for refund in order.refunds):
             code = "refund_open"
         hold_id = self.market.hold_of(order.id)["id"]
@@ -116,6 +128,8 @@ class Escrow(Sales):
             lambda: self.market.confirm(order.id) if who == "buyer" else self.market.release(hold_id), code
         )
         if done and hold.unreleased:
+            hold.buyer_objects = False
+            order.follow(self.now)
             self.release(order, hold)
 
     @precondition(lambda self: self.held)
@@ -231,7 +245,10 @@ class Escrow(Sales):
           mood=st.sampled_from([*SENDS, "unclear", "stale", "float_unclear"]))  # fmt: skip
     def a_payout_is_worked_on(self, data: st.DataObject, hint: bool, mood: str) -> None:
         """Sent, sent again, or asked about; by its message or because of a hint."""
-        one = self.payout(data)
+        self.work_on(self.payout(data), hint, mood)
+
+    def work_on(self, one: Payout, hint: bool, mood: str) -> None:
+        """What is asked of the provider, and what its answers make of it."""
         self.next()
         wanted = self.calls_wanted(one, hint)
         was_sent = one.state in ("queued", "submitting", "unknown")
@@ -293,15 +310,17 @@ class Escrow(Sales):
 
     @precondition(lambda self: self.far.book)
     @rule(data=st.data(), stage=st.sampled_from(["in_transit", "paid", "paid", "failed", "returned"]),
-          fee=st.sampled_from([0, 0, 15]))  # fmt: skip
-    def goes_on_there(self, data: st.DataObject, stage: Any, fee: int) -> None:
-        """Something becomes of a payout at the provider, which may also take back what it has said."""
+          fee=st.sampled_from([0, 0, 15]), hint=st.booleans())  # fmt: skip
+    def goes_on_there(self, data: st.DataObject, stage: Any, fee: int, hint: bool) -> None:
+        """Something becomes of a payout at the provider, which may take back what it has said; and may hint at it."""
         sent = data.draw(st.sampled_from([one for among in self.far.book.values() for one in among]))
         allowed = {"in_transit": ("paid", "failed"), "otp": ("in_transit", "paid", "failed"), "failed": ("paid",),
                    "paid": ("failed", "returned")}  # fmt: skip
         if stage in allowed.get(sent.stage, ()):
             sent.moves(stage)
             sent.fee = max(sent.fee, fee)
+        if hint:
+            self.work_on(next(one for one in self.books.payouts if one.reference == sent.reference), True, "")
 
     # --- what always holds
 

@@ -241,6 +241,7 @@ class Abroad(Market):
         def parts(what: Any, *more: Any) -> Any:
             return db, self.queue, syncer, client, lambda: self.registry, what, self.ids, self.clock, *more
 
-        self.payer = Payer(*parts({"stripe": self.far.paying()}, lambda _: ""))
+        payer: Any = Payer
+        self.payer: Payer = payer(*parts({"stripe": self.far.paying()}, lambda _: ""))
         self.refunder = Refunder(*parts(calls))
         self.ours = OURS

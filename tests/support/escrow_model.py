@@ -157,6 +157,7 @@ class Hold:
     was_taken_back: bool = False
     buyer_objects: bool = False
     overruled: set[str] = field(default_factory=set)
+    stands: set[str] = field(default_factory=set)
     auto_failed: bool = False
 
     @property
@@ -173,9 +174,12 @@ class Hold:
         """What its payments are now."""
         before = self.state
         gone = min(max(self.held - kept, 0), self.held)
+        if self.state == "refunded" and gone < self.held:
+            self.state = "held"  # a bank has sent a refund back
         if self.unreleased:
             stands = set(causes) | ({("buyer", "")} if self.buyer_objects else set())
-            frozen = any(word not in self.overruled for word, _ in stands)
+            self.stands = {word for word, _ in stands} - self.overruled
+            frozen = bool(self.stands)
             if not frozen and self.due_ms is None and delivered_ms is not None:
                 self.due_ms = delivered_ms + RELEASE_MS
             self.state = "frozen" if frozen else "held" if self.due_ms is None else "release_scheduled"

@@ -45,6 +45,10 @@ class Sales(RuleBasedStateMachine):
         self.number = 0
         for _ in range(2):
             self.sell("right", 2_500, timed=True)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """What else there is at the beginning."""
 
     def teardown(self) -> None:
         """The database is gone."""
