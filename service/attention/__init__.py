@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, text, update
+from sqlalchemy import Connection, bindparam, text, update
 
+from outbox.prepared import Prepared
 from service.ids import Ids
 from service.payments.tables import attention
 
@@ -15,6 +16,17 @@ _OPEN = text(
 )
 
 
+_CLOSE = Prepared(
+    update(attention)
+    .where(
+        attention.c.subject == bindparam("subject_"),
+        attention.c.reason == bindparam("reason_"),
+        attention.c.closed_at_ms.is_(None),
+    )
+    .values(closed_at_ms=bindparam("now_ms"))
+)
+
+
 def open_attention(tx: Connection, ids: Ids, subject: str, reason: str, detail: str, now_ms: int) -> None:
     """Put a matter before a person: `reason` is a fixed word, `subject` an id. One that is open stays as it is."""
     tx.execute(_OPEN, {"id": ids("att"), "subject": subject, "reason": reason, "detail": detail, "now_ms": now_ms})
@@ -22,8 +34,4 @@ def open_attention(tx: Connection, ids: Ids, subject: str, reason: str, detail: 
 
 def close_attention(tx: Connection, subject: str, reason: str, now_ms: int) -> None:
     """The matter has settled itself."""
-    tx.execute(
-        update(attention)
-        .where(attention.c.subject == subject, attention.c.reason == reason, attention.c.closed_at_ms.is_(None))
-        .values(closed_at_ms=now_ms)
-    )
+    _CLOSE(tx, [{"subject_": subject, "reason_": reason, "now_ms": now_ms}])

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from outbox.prepared import Lookup
 from service.attention import close_attention, open_attention
 from service.errors import NotFound, Refusal
 from service.escrow.hold_rows import digest
@@ -187,15 +188,19 @@ _PAYEE = select(payees, payees_personal.c.name, payees_personal.c.number).outerj
 )
 
 
+_WANTED: Any = bindparam("wanted", expanding=True)
+_OF = Lookup(_PAYEE.where(payees.c.beneficiary_id.in_(_WANTED)).order_by(payees.c.id.desc()))
+_BY_ID = Lookup(_PAYEE.where(payees.c.id.in_(_WANTED)))
+
+
 def payee_of(tx: Connection, beneficiary_id: str) -> dict[str, Any]:
     """A query: where a beneficiary's money goes, the newest that was said."""
-    query = _PAYEE.where(payees.c.beneficiary_id == beneficiary_id).order_by(payees.c.id.desc()).limit(1)
-    return dict(tx.execute(query).mappings().one())
+    return _OF(tx, [beneficiary_id])[0]
 
 
 def payee(tx: Connection, payee_id: str) -> dict[str, Any]:
     """A query: one payee."""
-    return dict(tx.execute(_PAYEE.where(payees.c.id == payee_id)).mappings().one())
+    return _BY_ID(tx, [payee_id])[0]
 
 
 def as_payee(row: Mapping[str, Any]) -> Payee:

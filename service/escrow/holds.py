@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
 
-from outbox.prepared import Lookup
+from outbox.prepared import Lookup, Prepared
 from outbox.queue import Queue
 from service.attention import close_attention, open_attention
 from service.errors import Refusal
@@ -55,6 +55,11 @@ _TOLD: Final[Mapping[str, str]] = {
 }
 _ESCROWED = Lookup(
     select(orders).where(orders.c.id.in_(bindparam("wanted", expanding=True)), orders.c.beneficiary_id.is_not(None))
+)
+_UPDATE = Prepared(
+    update(holds)
+    .where(holds.c.id == bindparam("id_"), holds.c.version == bindparam("version_"))
+    .values({name: bindparam(name) for name in holds.c.keys() if name != "id"})  # noqa: SIM118 - columns, no mapping
 )
 _OF_ORDERS = Lookup(select(holds).where(holds.c.order_id.in_(bindparam("wanted", expanding=True))))
 
@@ -209,8 +214,8 @@ class _Held:
             "sequence": self._was["sequence"] + len(self._types),
             "updated_at_ms": self._context.now_ms,
         }
-        here = holds.c.id == self.row["id"], holds.c.version == self._was["version"]
-        if self._tx.execute(update(holds).where(*here).values(self.row)).rowcount != 1:
+        here = {"id_": self.row["id"], "version_": self._was["version"]}
+        if _UPDATE(self._tx, [self.row | here]) != 1:
             raise Conflict(self.row["id"])
         bring(self._tx, {self.row["id"]: of_hold(self.row)}, self._context.now_ms)
         first = self._was["sequence"] + 1

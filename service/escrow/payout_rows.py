@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
+from outbox.prepared import Lookup, Prepared
 from service.attention import close_attention, open_attention
 from service.errors import NotFound
 from service.escrow.states import GAVE_BACK, OPEN, PAYOUT, Payout, PayoutStep
@@ -36,14 +37,29 @@ _TOLD: Final[Mapping[str, str]] = {
 }
 
 
+_ONE = Lookup(select(payouts).where(payouts.c.id.in_(bindparam("wanted", expanding=True))))
+_UPDATE = Prepared(
+    update(payouts)
+    .where(payouts.c.id == bindparam("id_"), payouts.c.version == bindparam("version_"))
+    .values({name: bindparam(name) for name in payouts.c.keys() if name != "id"})  # noqa: SIM118 - columns, no mapping
+)
+_INSERT = Prepared(insert(payouts), payouts.c.keys())
+
+
+def keep(tx: Connection, row: Row) -> None:
+    """A new one, with what it reserves."""
+    _INSERT(tx, [row])
+    bring(tx, {row["id"]: of_payout(row)}, row["created_at_ms"])
+
+
 def one(tx: Connection, payout_id: str, owner: Owner | None = None) -> dict[str, Any]:
     """A query: one payout. Raises NotFound, also for another merchant's."""
     if owner is not None:
         return find(tx, payouts, owner, payout_id, "payout")
-    row = tx.execute(select(payouts).where(payouts.c.id == payout_id)).mappings().one_or_none()
-    if row is None:
+    found = _ONE(tx, [payout_id])
+    if not found:
         raise NotFound("payout", payout_id, "caisse payouts list")
-    return dict(row)
+    return found[0]
 
 
 def listed(
@@ -122,14 +138,9 @@ def of_payout(row: Row) -> Wanted:
 
 def owed_by(row: Row) -> tuple[Kind, str]:
     """The ledger account that pays it: its kind and owner."""
-    return (
-        (Kind.MERCHANT, row["merchant_id"])
-        if row["source"] in ("merchant", "refund")
-        else (
-            Kind.BENEFICIARY,
-            row["beneficiary_id"],
-        )
-    )
+    if row["source"] == "beneficiary":
+        return Kind.BENEFICIARY, row["beneficiary_id"]
+    return Kind.MERCHANT, row["merchant_id"]
 
 
 def move(tx: Connection, row: Row, what: PayoutStep | None, context: Context, **more: Any) -> list[News]:
@@ -154,10 +165,9 @@ def move(tx: Connection, row: Row, what: PayoutStep | None, context: Context, **
         "version": row["version"] + 1,
         "sequence": row["sequence"] + (type_ is not None),
     }
-    here = payouts.c.id == row["id"], payouts.c.version == row["version"]
-    if not tx.execute(update(payouts).where(*here).values(values)).rowcount:
-        return []
     after = {**row, **values}
+    if not _UPDATE(tx, [after | {"id_": row["id"], "version_": row["version"]}]):
+        return []
     bring(tx, {row["id"]: of_payout(after)}, context.now_ms)
     if state != row["state"]:
         tally(tx, f"{TALLY}{row['provider']}:{state}")

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, select
 
 from outbox.message import Promise
 from outbox.queue import Queue
 from service.attention import open_attention
 from service.errors import Refusal
 from service.escrow.beneficiaries import as_payee, payee_of
-from service.escrow.payout_rows import NOT_POSSIBLE, move, of_payout, one, owed_by, told_of
+from service.escrow.payout_rows import NOT_POSSIBLE, keep, move, one, owed_by, told_of
 from service.escrow.refund_payouts import (
     Follows,
     keep_payee,
@@ -31,7 +31,7 @@ from service.escrow.refund_payouts import (
 from service.escrow.states import GAVE_BACK, Hold, Payout, PayoutStep
 from service.escrow.tables import beneficiaries, holds, payouts
 from service.escrow.terms import terms_of
-from service.ledger.ledger import Kind, balance, bring
+from service.ledger.ledger import Kind, balance
 from service.merchants.accounts import Entry, Registry
 from service.merchants.audit import By
 from service.merchants.events import News, tell
@@ -274,8 +274,7 @@ class Payouts:
 
     def _begin(self, tx: Connection, row: Mapping[str, Any], by: By, *, waits: bool) -> dict[str, Any]:
         """Keep it with what it reserves, and let it be sent, or approved first."""
-        tx.execute(insert(payouts).values(row))
-        bring(tx, {row["id"]: of_payout(row)}, by.now_ms)
+        keep(tx, row)
         by.write_down(tx, "payout.requested", row["id"], row["description"])
         news = [told_of(row, "payout.created")]
         context = Context(self._queue, by.ids, by.now_ms)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, insert
 
+from outbox.prepared import Prepared
 from service.ids import Ids
 from service.merchants.tables import audit
 
 REASON_CHARACTERS_MAX = 500
+_INSERT = Prepared(insert(audit), audit.c.keys())
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +25,4 @@ class By:
     def write_down(self, tx: Connection, action: str, subject: str, reason: str = "") -> None:
         """The audit row. `action` is a fixed word such as `endpoint.disabled`, `subject` an id."""
         row = {"id": self.ids("aud"), "at_ms": self.now_ms, "actor": self.actor, "action": action}
-        tx.execute(insert(audit).values(**row, subject=subject, reason=reason[:REASON_CHARACTERS_MAX]))
+        _INSERT(tx, [row | {"subject": subject, "reason": reason[:REASON_CHARACTERS_MAX]}])
