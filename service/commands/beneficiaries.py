@@ -76,7 +76,7 @@ async def approve(app: Application, *, beneficiary: str, reason: str, actor: str
 
     def step(tx: Connection, whose: Owner, hand: By) -> None:
         refuse_nameless(steps.payee_of(tx, beneficiary)["actor"], actor)
-        steps.approve_payee(tx, whose, beneficiary, reason, hand)
+        app.payouts.approve_payee(tx, whose, beneficiary, reason, hand)
 
     return await _does(app, beneficiary, actor, step)
 

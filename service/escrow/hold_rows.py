@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,6 +107,11 @@ def digest(token: str) -> bytes:
 def told_of(row: Row, type_: str) -> News:
     """What its merchant is told."""
     return News(row["merchant_id"], type_, row["sequence"], {"hold": public(row)}, live=bool(row["live"]))
+
+
+def set_aside(row: Row) -> frozenset[str]:
+    """The causes that a person has overruled."""
+    return frozenset(json.loads(row["overruled"] or "[]"))
 
 
 def words(kept: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ those, and may be run again. Releasing is a decision of somebody's, or of the cl
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from outbox.queue import Queue
 from service.attention import close_attention, open_attention
 from service.errors import Refusal
 from service.escrow import rules
-from service.escrow.hold_rows import Row, amounts, digest, of_hold, one, told_of, words
+from service.escrow.hold_rows import Row, amounts, digest, of_hold, one, set_aside, told_of, words
 from service.escrow.rules import Amounts
 from service.escrow.states import HOLD, UNRELEASED, Hold, HoldStep
 from service.escrow.tables import escrow_terms, holds
@@ -33,7 +34,7 @@ from service.orders.states import BOUGHT
 from service.orders.tables import orders
 from service.payments.heard import Context
 from service.payments.refund_match import NOTHING_WENT
-from service.payments.rules import flows
+from service.payments.rules import Problem, claims, flows
 from service.payments.states import RefundState
 from service.payments.tables import attention, payments, refunds
 
@@ -110,17 +111,32 @@ def _begin(tx: Connection, order: Row, held_minor: int, context: Context, news: 
 
 def _money(tx: Connection, order: Row) -> tuple[int, frozenset[str]]:
     """What is left of the order's money, and what its payments say against releasing it."""
-    among = [money for money in money_of(tx, {order["id"]}) if money.captured_minor]
+    among = {money.payment_id: money for money in money_of(tx, {order["id"]}) if money.captured_minor}
     kept_minor = 0
-    for payment in load(tx, [money.payment_id for money in among]):
+    found: set[str] = set()
+    for payment in load(tx, list(among)):
+        money = among[payment.row["id"]]
+        stand: set[str] = set()
         for attempt in payment.attempts:
-            did = flows([kept.fact for kept in attempt.facts.values()], attempt.row["currency"])
+            facts = [kept.fact for kept in attempt.facts.values()]
+            stand |= claims(facts)
+            did = flows(facts, attempt.row["currency"])
             if did.currency == order["currency"]:
                 kept_minor += did.captured_minor - did.refunded_minor - did.clawed_minor - did.lost_minor
-    # The order's own too: money may be late by our clock alone, where the provider does not say when it came.
-    problems = {problem for money in among for problem in money.problems} | words(order["exceptions"])
-    elsewhere = any(money.refunded_minor > money.returned_by_us_minor for money in among)
-    return max(kept_minor, 0), rules.against(problems, elsewhere)
+        # While one of ours is on its way nobody can say whose refund it is; nothing is released meanwhile.
+        theirs = money.refunded_minor > money.returned_by_us_minor
+        elsewhere_minor = money.refunded_minor - _given_back(tx, money.payment_id) if theirs else 0
+        found |= rules.causes(money.payment_id, money.problems, stand, elsewhere_minor)
+    if Problem.LATE in words(order["exceptions"]):
+        # By our clock alone, where the provider does not say when it came; another payment is another cause.
+        found.add(f"{rules.LATE}:{order['id']}:{len(among)}")
+    return max(kept_minor, 0), frozenset(found)
+
+
+def _given_back(tx: Connection, payment_id: str) -> int:
+    """By us, so far."""
+    ours = refunds.c.payment_id == payment_id, refunds.c.origin == "caisse", refunds.c.state == RefundState.SUCCEEDED
+    return tx.execute(select(func.coalesce(func.sum(refunds.c.amount_minor), 0)).where(*ours)).scalar_one()
 
 
 def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: frozenset[str]) -> None:
@@ -128,7 +144,7 @@ def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: froz
     back_minor = rules.weigh(amounts(row), kept_minor, frozen=False).refunded_minor
     if row["state"] == Hold.REFUNDED and back_minor < row["held_minor"]:
         held.step(HoldStep.CAME_BACK, ended_at_ms=None)
-    stands = (said | ({rules.BUYER} & words(row["against"]))) - words(row["overruled"])
+    stands = rules.words_of(said - set_aside(row)) | ({rules.BUYER} & words(row["against"]))
     if row["state"] in UNRELEASED:
         if held.now_is(against=",".join(sorted(stands))) and stands:
             held.open(FROZEN, row["against"])
@@ -307,9 +323,8 @@ class Holds:
             raise Refusal(f"hold_{row['state']}", f"The hold {hold_id} is {row['state']}; talk to the shop.")
         if rules.BUYER not in words(row["against"]):
             by.write_down(tx, "hold.disputed", hold_id, why)
-            without = ",".join(sorted(words(row["overruled"]) - {rules.BUYER}))
             against = ",".join(sorted(words(row["against"]) | {rules.BUYER}))
-            tx.execute(update(holds).where(holds.c.id == hold_id).values(against=against, overruled=without))
+            tx.execute(update(holds).where(holds.c.id == hold_id).values(against=against))
             self._again(tx, row, by)
             open_attention(tx, by.ids, hold_id, FROZEN, f"{rules.BUYER}: {why[:200]}", by.now_ms)
         return one(tx, hold_id)
@@ -322,8 +337,9 @@ class Holds:
         if row["state"] != Hold.FROZEN:
             raise Refusal("not_frozen", f"The hold {hold_id} is {row['state']}.")
         by.write_down(tx, "hold.unfrozen", hold_id, f"{row['against']}: {reason}")
-        overruled = ",".join(sorted(words(row["overruled"]) | words(row["against"])))
-        tx.execute(update(holds).where(holds.c.id == hold_id).values(overruled=overruled))
+        order = tx.execute(select(orders).where(orders.c.id == row["order_id"])).mappings().one()
+        overruled = json.dumps(sorted(set_aside(row) | _money(tx, dict(order))[1]))
+        tx.execute(update(holds).where(holds.c.id == hold_id).values(against="", overruled=overruled))
         self._again(tx, row, by)
         return one(tx, hold_id)
 

@@ -25,7 +25,7 @@ from service.errors import Refusal
 from service.escrow.beneficiaries import as_payee
 from service.escrow.beneficiaries import payee as payee_row
 from service.escrow.payout_rows import FLOAT_SHORT, OTP, STUCK, UNKNOWN, Row, move, one
-from service.escrow.payouts import ASK_ONLY, PAYOUT
+from service.escrow.payouts import ASK_ONLY, PAYOUT, look_again
 from service.escrow.refund_payouts import Follows, nothing_follows, still_wanted
 from service.escrow.states import OPEN, Payout, PayoutStep
 from service.escrow.tables import beneficiaries, recipients
@@ -68,9 +68,6 @@ GRACE_MS: Final = 10 * MINUTE
 """That a provider knows no such payout counts after this: it may not have written down yet what it works on."""
 KEY_REMEMBERED_MS: Final = 20 * HOUR
 """A provider that takes keys forgets them after 24 h (Stripe's idempotency); after that it is only asked."""
-AGAIN_AFTER_MS: Final = (DAY, 3 * DAY, 7 * DAY)
-"""When a payout that was paid is asked about once more: banks send money back days later, and callbacks get lost."""
-
 _STEPS: Final[Mapping[Stage, PayoutStep]] = {
     "in_transit": PayoutStep.SAID_IN_TRANSIT,
     "otp": PayoutStep.SAID_OTP,
@@ -134,6 +131,10 @@ class Payer:
             return Retry(word) if word == "unclear" else Done(Trial())
         if state not in OPEN:
             return Done(Trial())
+        if state == Payout.QUEUED and word == "not_known":
+            # The provider knows nothing of it, so it is sent now: this message's own schedule may be a day long.
+            again = Promise(f"{PAYOUT}:{message.subject}:{self._clock()}", PAYOUT, entry.id, message.subject)
+            return Done(Trial(error=word), then=lambda tx: self._queue.enqueue(tx, [again], self._clock()))
         return Retry(word, trial=Trial(error=word))
 
     def died(self, tx: Connection, messages: Sequence[Message]) -> None:
@@ -177,7 +178,7 @@ class Payer:
         if ask_only:
             if state in (Payout.QUEUED, Payout.SUBMITTING):
                 return Retry("not_sent_yet")  # whoever sends it is at work, or will be
-            asked = state in (Payout.IN_TRANSIT, Payout.UNKNOWN, Payout.PAID, Payout.FAILED)
+            asked = state in (Payout.IN_TRANSIT, Payout.UNKNOWN, Payout.PAID, Payout.FAILED, Payout.CANCELED)
             return Todo(row, self._paying(tx, row, entry), False) if asked else None
         if state == Payout.QUEUED:
             return self._sending(tx, row, entry)
@@ -322,17 +323,7 @@ class Payer:
             tx.execute(insert(recipients).prefix_with("OR IGNORE", dialect="sqlite").values(r))
         self._move(tx, row, _STEPS[told.stage], **more)
         if told.stage == "paid" and row["state"] != Payout.PAID:
-            self._queue.enqueue(tx, self._later(row), self._clock())
-
-    def _later(self, row: Row) -> list[Promise]:
-        """To look again: what was paid may come back."""
-        now_ms = self._clock()
-        return [
-            Promise(
-                f"{PAYOUT}:{row['id']}:later:{n}", PAYOUT, row["account_id"], row["id"], ASK_ONLY, now_ms + after_ms
-            )
-            for n, after_ms in enumerate(AGAIN_AFTER_MS)
-        ]
+            self._queue.enqueue(tx, look_again(row, self._clock()), self._clock())
 
     def _move(self, tx: Connection, row: Row, step: PayoutStep | None, **more: Any) -> None:
         news = move(tx, row, step, self._context(), **more)

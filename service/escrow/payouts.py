@@ -17,7 +17,7 @@ from outbox.message import Promise
 from outbox.queue import Queue
 from service.attention import open_attention
 from service.errors import Refusal
-from service.escrow.beneficiaries import as_payee, payee_of
+from service.escrow.beneficiaries import approve_payee, as_payee, payee_of
 from service.escrow.payout_rows import NOT_POSSIBLE, keep, move, one, owed_by, told_of
 from service.escrow.refund_payouts import (
     Follows,
@@ -40,10 +40,12 @@ from service.orders.owner import Owner, find, row_of
 from service.payments.heard import Context
 from service.payments.tables import attempts, payments
 from service.providers.payouts import Payouts as Provider
+from service.schema import outbox_tables
 
 PAYOUT: Final = "payout"
 """The outbox's topic. One message carries a payout to its end; later ones, and hints, only ask."""
 ASK_ONLY: Final = "ask"
+HASTENED_MAX: Final = 1_000
 BY_POLICY: Final = "escrow"
 Source = Literal["beneficiary", "merchant"]
 
@@ -172,6 +174,11 @@ class Payouts:
         tell(tx, self._queue, news, by.ids, by.now_ms)
         return one(tx, payout_id)
 
+    def approve_payee(self, tx: Connection, owner: Owner, beneficiary_id: str, reason: str, by: By) -> None:
+        """A work: `beneficiaries.approve_payee`, and what waited for it goes now."""
+        payee = approve_payee(tx, owner, beneficiary_id, reason, by)
+        hasten(tx, self._queue, "payee", by.now_ms, payee["id"])
+
     def cancel(self, tx: Connection, payout_id: str, reason: str, by: By) -> dict[str, Any]:
         """A work: it is not to be made. Raises NotFound, Refusal not_cancelable (sent, or over). Again is nothing."""
         row = one(tx, payout_id)
@@ -184,6 +191,8 @@ class Payouts:
         by.write_down(tx, "payout.canceled", payout_id, reason)
         tell(tx, self._queue, news, by.ids, by.now_ms)
         self._follows(tx, row, context)
+        if row["sent_at_ms"] is not None:  # the provider may have had it, whatever it said when it was asked
+            self._queue.enqueue(tx, look_again(row, by.now_ms), by.now_ms)
         return one(tx, payout_id)
 
     def decide(
@@ -211,6 +220,7 @@ class Payouts:
         news = move(tx, row, what, context, **more)
         tell(tx, self._queue, news, by.ids, by.now_ms)
         self._follows(tx, row, context)
+        self._queue.enqueue(tx, look_again(row, by.now_ms), by.now_ms)
         return one(tx, payout_id)
 
     def retry(self, tx: Connection, payout_id: str, by: By) -> dict[str, Any]:
@@ -332,6 +342,30 @@ class Payouts:
             raise Refusal(code, f"amount: the provider takes {limit} minor units as the limit ({code}).")
         way = ", ".join(filter(None, (to.kind, to.operator, to.country, to.currency)))
         raise Refusal("no_way", f"None of your provider accounts can pay out to {way}; see caisse account list.")
+
+
+DAY_MS: Final = 24 * 3_600_000
+AGAIN_AFTER_MS: Final = (DAY_MS, 3 * DAY_MS, 7 * DAY_MS)
+"""When a payout that is over is asked about once more: banks send money back days later, and callbacks get lost."""
+
+
+def look_again(row: Mapping[str, Any], now_ms: int) -> list[Promise]:
+    """To ask some days later: what was paid may come back, and what a person has ended may have been paid."""
+    return [
+        Promise(f"{PAYOUT}:{row['id']}:later:{n}", PAYOUT, row["account_id"], row["id"], ASK_ONLY, now_ms + after_ms)
+        for n, after_ms in enumerate(AGAIN_AFTER_MS)
+    ]
+
+
+def hasten(tx: Connection, queue: Queue, waits_for: str, now_ms: int, payee_id: str = "") -> None:
+    """A work: what waits for this is tried now; by its own schedule that could be a day away."""
+    p, m = payouts.c, outbox_tables.messages.c
+    mine = (p.state == Payout.QUEUED.value, p.waits_for == waits_for, m.topic == PAYOUT, m.payload == "")
+    query = select(m.id, p.account_id).join(payouts, p.id == m.subject).where(*mine, m.state == "pending")
+    if payee_id:
+        query = query.where(p.payee_id == payee_id)
+    due = [(id_, PAYOUT, account, now_ms) for id_, account in tx.execute(query.limit(HASTENED_MAX))]
+    queue.hasten(tx, due, now_ms)
 
 
 def available(tx: Connection, row: Mapping[str, Any]) -> int:

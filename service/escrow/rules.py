@@ -11,7 +11,6 @@ BUYER, DISPUTE, ELSEWHERE, LATE, MISMATCH = "buyer", "dispute", "refunded_elsewh
 """What can stand against a hold: the buyer's word, a bank's or operator's, a refund not by us, late or wrong money."""
 
 _BY_PROBLEM = {
-    Problem.DISPUTED: DISPUTE,
     Problem.LATE: LATE,
     Problem.MISMATCH: MISMATCH,
     Problem.UNDER: MISMATCH,
@@ -47,7 +46,17 @@ def weigh(was: Amounts, kept_minor: int, frozen: bool) -> Amounts:
     return Amounts(was.held_minor, 0, gone, was.held_minor - gone if frozen else 0, 0)
 
 
-def against(problems: Iterable[str], elsewhere: bool) -> frozenset[str]:
-    """What an order's payments say against the release of its money. `elsewhere`: a refund that is not ours."""
-    said = {_BY_PROBLEM[Problem(problem)] for problem in problems if problem in _BY_PROBLEM}
-    return frozenset(said | ({ELSEWHERE} if elsewhere else set()))
+def causes(payment_id: str, problems: Iterable[str], claims: Iterable[str], elsewhere_minor: int) -> frozenset[str]:
+    """
+    What one payment says against the release of its order's money: words of above, each with which one of its kind, so
+    that what a person has set aside is that, and nothing that comes after it. `claims`: disputes and reversals that
+    stand; `elsewhere_minor`: what somebody else has given back.
+    """
+    found = {f"{_BY_PROBLEM[Problem(word)]}:{payment_id}" for word in problems if word in _BY_PROBLEM}
+    found |= {f"{DISPUTE}:{claim}" for claim in claims}
+    return frozenset(found | ({f"{ELSEWHERE}:{payment_id}:{elsewhere_minor}"} if elsewhere_minor else set()))
+
+
+def words_of(found: Iterable[str]) -> frozenset[str]:
+    """The words alone."""
+    return frozenset(cause.partition(":")[0] for cause in found)

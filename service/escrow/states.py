@@ -115,7 +115,7 @@ PAYOUT_ROWS: tuple[Row, ...] = (
     Row(_SENT, _P.SAID_OTP, _O.IN_TRANSIT, "attention: a person enters the code"),
     Row(_SENT, _P.SAID_PAID, _O.PAID, "reserved → paid out"),
     Row((_O.PAID,), _P.SAID_PAID, None),
-    Row((_O.FAILED,), _P.SAID_PAID, _O.PAID, "whatever was said before: the money is gone; attention"),
+    Row((_O.FAILED, _O.CANCELED), _P.SAID_PAID, _O.PAID, "whatever was said before: the money is gone; attention"),
     Row(_SENT, _P.SAID_FAILED, _O.FAILED, "reserved → available"),
     Row((_O.FAILED,), _P.SAID_FAILED, None),
     Row((_O.PAID,), _P.SAID_FAILED, _O.RETURNED, "what some providers call money that came back"),

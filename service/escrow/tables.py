@@ -104,7 +104,7 @@ holds = Table(
     Column("frozen_minor", BigInteger, nullable=False, server_default="0"),
     Column("taken_back_minor", BigInteger, nullable=False, server_default="0"),  # after the release
     Column("against", Text, nullable=False, server_default=""),  # sorted, comma-separated: why it is frozen
-    Column("overruled", Text, nullable=False, server_default=""),  # likewise: what a person has set aside
+    Column("overruled", Text, nullable=False, server_default=""),  # JSON: causes that a person has set aside
     Column("buyer", LargeBinary, unique=True),  # SHA-256 of the buyer's token
     milliseconds("created_at_ms"),
     milliseconds("updated_at_ms"),

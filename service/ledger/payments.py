@@ -2,7 +2,8 @@
 What the ledger has of payments: worked out from their facts, and from what their orders have become.
 
 Money comes in to the merchant whose payment it is. Where nothing may be given for it (it is late, of a wrong amount,
-twice, for an order that is over) it stands aside as unallocated, and where a bank claims it back, as disputed.
+once too often in one payment, for an order that is over) it stands aside as unallocated, and where a bank claims it
+back, as disputed. Two payments for one order are both the merchant's: a person sees the second.
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from service.orders.tables import orders
 from service.payments.facts import Kind as FactKind
 from service.payments.heard import Change, Context
 from service.payments.records import AttemptRecord, PaymentRecord, Records
-from service.payments.rules import NOT_TO_BE_FULFILLED, Flows, flows
+from service.payments.rules import NOT_TO_BE_FULFILLED, Flows, Problem, flows
 from service.payments.states import RefundState
 from service.payments.tables import payments, refunds
 
 _ALLOCATED = frozenset({*BOUGHT, Order.REFUNDED})
+ALL = 2**62
+"""More than any sum."""
+_TWICE = frozenset({Problem.DUPLICATE, Problem.OVER})
 _OURS = Lookup(
     select(refunds.c.attempt_id, refunds.c.amount_minor).where(
         refunds.c.payment_id.in_(bindparam("wanted", expanding=True)),
@@ -84,7 +88,7 @@ def of_payment(
     What one payment should have moved. `ours`: what went back by our hand, by attempt; `order`: the state of its order.
     """
     moves: dict[Move, int] = {}
-    aside = not _allocated(row, order)
+    room_minor = _merchants(row, order)
     for attempt in attempts:
         money = money_of(attempt)
         if not money.captured_minor and not money.elsewhere:
@@ -93,7 +97,8 @@ def of_payment(
             _count(moves, row, attempt, currency, {Entry.CAPTURE: minor}, minor)
         gone = money.refunded_minor + money.clawed_minor + money.lost_minor + money.disputed_minor
         left = money.captured_minor - gone
-        wrong = aside or money.currency != row["currency"]
+        mine = max(min(left, room_minor), 0) if money.currency == row["currency"] else 0
+        room_minor -= mine
         by_us = min(ours.get(attempt.row["id"], 0), money.refunded_minor)
         did = {
             Entry.CAPTURE: money.captured_minor,
@@ -104,7 +109,7 @@ def of_payment(
             Entry.DISPUTE_LOST: money.lost_minor,
             Entry.DISPUTE: money.disputed_minor,
         }
-        _count(moves, row, attempt, money.currency, did, left if wrong else 0)
+        _count(moves, row, attempt, money.currency, did, left - mine)
     return moves
 
 
@@ -116,12 +121,16 @@ def money_of(attempt: AttemptRecord) -> Flows:
     return flows(said, attempt.row["currency"])
 
 
-def _allocated(row: Mapping[str, Any], order: str | None) -> bool:
-    """Whether the money is the merchant's: by the order where there is one, else by the payment's own exceptions."""
-    if order in _ALLOCATED:
-        return True
-    right = not NOT_TO_BE_FULFILLED & {*row["exceptions"].split(",")}
-    return right and order not in ENDED
+def _merchants(row: Mapping[str, Any], order: str | None) -> int:
+    """
+    How much of the money is the merchant's, in minor units: by the order where there is one, else by the payment's own
+    exceptions. Of what came twice, as much as was asked for.
+    """
+    problems = NOT_TO_BE_FULFILLED & {*row["exceptions"].split(",")}
+    if Problem.DUPLICATE in problems and (order in _ALLOCATED or problems <= _TWICE):
+        return 0 if order in ENDED else int(row["amount_minor"])
+    wrong = order not in _ALLOCATED and (problems or order in ENDED)
+    return 0 if wrong else ALL
 
 
 def _count(

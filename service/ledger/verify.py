@@ -19,8 +19,7 @@ from outbox.queue import Queue
 from service.attention import close_attention, open_attention
 from service.database import Database
 from service.errors import Refusal
-from service.escrow.payouts import PAYOUT
-from service.escrow.states import Payout
+from service.escrow.payouts import hasten
 from service.escrow.tables import holds, payouts
 from service.ids import Clock, Ids
 from service.ledger import books, ordinary, statuses
@@ -40,8 +39,6 @@ SUBJECT, UNSOUND = "ledger", "ledger_unsound"
 POSTINGS_PAGE, SUBJECTS_PAGE, IDS_PAGE, PAGE = 20_000, 5_000, 2_000, 500
 """Rows of one read: each takes some tenths of a second at the most."""
 PROBLEMS_MAX: Final = 100
-HASTENED_MAX: Final = 1_000
-"""Payouts that are let go at once when all is well again; any more go by their own schedule."""
 
 
 class Page(NamedTuple):
@@ -158,17 +155,10 @@ class Verifier:
             if sound:
                 close_attention(tx, SUBJECT, UNSOUND, now_ms)
                 if not was_sound:
-                    self._let_go(tx, now_ms)
+                    hasten(tx, self._queue, "ledger", now_ms)
             else:
                 open_attention(tx, self._ids, SUBJECT, UNSOUND, run.problems[0][:300], now_ms)
         return Check(id_, by.now_ms, now_ms, sound, run.looked, tuple(run.problems), run.found)
-
-    def _let_go(self, tx: Connection, now_ms: int) -> None:
-        """What waits for a sound ledger is tried now; by its own schedule that could be a day away."""
-        p = payouts.c
-        waits = select(p.id, p.account_id).where(p.state == Payout.QUEUED.value, p.waits_for == "ledger")
-        due = [(f"{PAYOUT}:{id_}", PAYOUT, account, now_ms) for id_, account in tx.execute(waits.limit(HASTENED_MAX))]
-        self._queue.hasten(tx, due, now_ms)
 
 
 def _counted(what: What) -> list[Table]:

@@ -133,7 +133,7 @@ def decide_attempt(
             problems.add(Problem.LATE)
     elif state not in LIVE and any(fact.kind is Kind.RECEIVED_PART and fact.amount_minor for fact in facts):
         problems.add(Problem.UNDER)
-    if _disputed(facts):
+    if claims(facts):
         problems.add(Problem.DISPUTED)
     times = [fact.at_ms for fact in captures if fact.at_ms]
     reasons = sorted((fact for fact in facts if fact.reason is not None), key=_canonical)
@@ -253,11 +253,11 @@ def _captures(facts: Iterable[Fact]) -> list[Fact]:
     return [fact for fact in captures if fact.source is not Source.OPERATOR] or captures
 
 
-def _disputed(facts: Sequence[Fact]) -> bool:
-    if any(fact.kind is Kind.REVERSED for fact in facts):
-        return True
-    disputes = _by_movement(facts, DISPUTE_ORDER, DisputeState.OPEN, DISPUTE).values()
-    return any(state != DisputeState.WON for state, _ in disputes)
+def claims(facts: Sequence[Fact]) -> frozenset[str]:
+    """What is claimed back, or was taken: the movements of reversals, and of disputes that are not won."""
+    disputes = _by_movement(facts, DISPUTE_ORDER, DisputeState.OPEN, DISPUTE)
+    standing = {movement for movement, (state, _) in disputes.items() if state != DisputeState.WON}
+    return frozenset(standing | {fact.movement for fact in facts if fact.kind is Kind.REVERSED})
 
 
 _LIVE_BEST_FIRST: tuple[tuple[str, frozenset[State]], ...] = (

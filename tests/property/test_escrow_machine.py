@@ -145,7 +145,7 @@ class Escrow(Sales):
             code = None if hold.state == "frozen" else "not_frozen"
             with market.tx() as tx:
                 if not self.refused(lambda: market.holds.unfreeze(tx, hold_id, "seen", market.by), code):
-                    hold.overruled |= {word for one in order.payments for word, _ in one.causes(order.under_way(one))}
+                    hold.overruled |= {cause for one in order.payments for cause in one.causes(order.under_way(one))}
                     hold.buyer_objects = False
                     reached["unfrozen"] += 1
         else:

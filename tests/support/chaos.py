@@ -79,6 +79,7 @@ class Chaos(People):
 
     async def round(self, count: int) -> None:
         """So many payments, and everybody's turn once; some minutes go by."""
+        self.scale = max(1, count // AT_A_TIME)
         self.trouble()
         await asyncio.gather(
             *(self.pays(Random(f"{self.seed}:{self.begun + n}"), self.begun + n) for n in range(count))
@@ -95,17 +96,23 @@ class Chaos(People):
         """What was on is off, and something else goes wrong at each provider."""
         dice, trouble = self.dice, self.c.sandbox.trouble
         trouble.off()
+        times = self.scale
+        for name in ("paystack", "moneroo"):
+            trouble.on(name, "rate_limited", times=2 * times)  # which another provider may be asked after
         for name in SIX:
-            for kind in self.some(ON_CREATE, 2):
-                trouble.on(name, kind, times=1)
-            for kind, operation in self.some(LATER, 7):
+            for kind in dice.sample(ON_CREATE, 2):
+                trouble.on(name, kind, times=times)
+            for kind, operation in dice.sample(LATER, 7):
                 delay_ms = dice.choice((1, 4, 40)) * MINUTE_MS
-                trouble.on(name, kind, operation, times=1, delay_ms=delay_ms, minor=dice.choice((-100, 100)))
+                trouble.on(name, kind, operation, times=times, delay_ms=delay_ms, minor=dice.choice((-100, 100)))
+        for name in dice.sample([name for name in SIX if name != "monetbil"], 3):
+            trouble.on(name, "payout_returned_later", times=times, delay_ms=4 * MINUTE_MS)
         if dice.random() < 0.3:
             trouble.on(dice.choice(SIX), "refuse")
 
     async def later(self, ahead_ms: int) -> None:
         """Time goes by, jobs run, and what is seen in passing is kept in mind."""
+        self.c.till.app.nudge()
         await self.look()
         await self.c.go_on(ahead_ms)
         for job in JOBS:
@@ -118,7 +125,7 @@ class Chaos(People):
         for name, table, states in (
             ("attempt", attempts, ("unknown", "canceling", "requires_action", "not_sent")),
             ("hold", holds, ("frozen", "release_scheduled")),
-            ("payout", payouts, ("unknown", "in_transit", "awaiting_approval", "paid")),
+            ("payout", payouts, ("unknown", "in_transit", "awaiting_approval")),
             ("order", orders, ("expiring",)),
         ):
             for row in await self.rows(table, table.c.state.in_(states)):
@@ -180,7 +187,7 @@ class Chaos(People):
         steps = list(story.steps)
         if self.dice.random() < 0.3:
             self.dice.shuffle(steps)
-        for step in [*steps, *self.some(steps, 1)]:
+        for step in [*steps, self.dice.choice(steps)]:
             if step.truth is not None:
                 self.book.write(story.provider, *step.truth)
             await self.calls(story.provider, step.event, step.fields)

@@ -57,13 +57,14 @@ BY_PERSONS = ("monetbil", "moneroo", "ebilling")
 @dataclass(slots=True)
 class People:
     """
-    `did` and `refused` count what was tried. `elsewhere`: by provider and currency, what callbacks alone have moved:
-    told of strangers' payments, lost, clawed back. `trusted`: payments that a person has called paid: provider,
-    currency, and what was taken beyond what is recorded.
+    `did` and `refused` count what was tried; `scale`: how many times as many do something in a round. `elsewhere`: by
+    provider and currency, what callbacks alone have moved: told of strangers' payments, lost, clawed back. `trusted`:
+    payments that a person has called paid: provider, currency, and what was taken beyond what is recorded.
     """
 
     c: Counter
     seed: int
+    scale: int = 1
     dice: Random = field(init=False)
     sellers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
@@ -120,7 +121,7 @@ class People:
 
     def some(self, among: Sequence[Any], most: int = 4) -> list[Any]:
         """A few of them."""
-        return self.dice.sample(list(among), min(most, len(among)))
+        return self.dice.sample(list(among), min(most * self.scale, len(among)))
 
     async def calls(self, provider: str, event: str, fields: Mapping[str, Any]) -> None:
         """One signed callback."""
@@ -254,10 +255,10 @@ class People:
         for row in await self.rows(payouts, payouts.c.state == "unknown"):
             there = sandbox.treasury.by_reference(row.provider, "main", row.reference)
             if there is None or there.state in ("paid", "failed", "returned"):
-                word = "paid" if there is not None and there.paid_minor else "failed"
-                await self.hand(
-                    f"payout decided {word}", app.payouts.decide, row.id, word, "seen in its list", self.by()
-                )
+                word = "paid" if there is not None and there.state == "paid" else "failed"
+                name = there.id if there is not None else ""
+                args = row.id, word, "seen in its list", self.by(), name
+                await self.hand(f"payout decided {word}", app.payouts.decide, *args)
         for row in await self.rows(attempts, attempts.c.state.in_(("unknown", "canceling"))):
             charge = sandbox.bank.by_reference(row.provider, "main", row.reference)
             if charge is not None and charge.live:

@@ -156,7 +156,7 @@ class Hold:
     undelivered: bool = False
     was_taken_back: bool = False
     buyer_objects: bool = False
-    overruled: set[str] = field(default_factory=set)
+    overruled: set[Cause] = field(default_factory=set)
     stands: set[str] = field(default_factory=set)
     auto_failed: bool = False
 
@@ -178,7 +178,7 @@ class Hold:
             self.state = "held"  # a bank has sent a refund back
         if self.unreleased:
             stands = set(causes) | ({("buyer", "")} if self.buyer_objects else set())
-            self.stands = {word for word, _ in stands} - self.overruled
+            self.stands = {word for word, _ in stands - self.overruled}
             frozen = bool(self.stands)
             if not frozen and self.due_ms is None and delivered_ms is not None:
                 self.due_ms = delivered_ms + RELEASE_MS
@@ -240,11 +240,18 @@ class Order:
             causes = {cause for one in self.payments for cause in one.causes(self.under_way(one))}
             self.hold.follow(causes, self.kept, self.delivered_ms)
 
-    def aside(self, payment: Payment) -> bool:
-        """Its money is nobody's: nothing was given for it."""
-        if self.state in ("paid", "delivered", "refunded"):
-            return False
-        return self.state == "canceled" or payment.late or payment.wrong or len(payment.captures) > 1
+    def aside(self, payment: Payment) -> int:
+        """What of its money is nobody's, because nothing was given for it; of what came twice, the surplus."""
+        left = max(payment.captured - payment.gone - payment.claimed, 0)
+        twice, bought = len(payment.captures) > 1, self.state in ("paid", "delivered", "refunded")
+        surplus = max(left - payment.price, 0)
+        if bought:
+            return surplus if twice else 0
+        if self.state == "canceled" or payment.late:
+            return left
+        if twice and not payment.elsewhere and payment.captured >= payment.price:
+            return surplus
+        return left if payment.wrong else 0
 
 
 # --- money that goes out --------------------------------------------------------------------------------
@@ -360,9 +367,7 @@ class Books:
             "float": self.float(),
             "bank": self.settled,
             "fees": self.fees(),
-            "unallocated": sum(
-                max(one.captured - one.gone - one.claimed, 0) for order, one in self.payments() if order.aside(one)
-            ),
+            "unallocated": sum(order.aside(one) for order, one in self.payments()),
             "disputed": sum(one.claimed for _, one in self.payments()),
             "escrow": sum(one.held - one.released - one.refunded for one in self.holds()),
             "beneficiary": self.beneficiary(),

@@ -166,7 +166,7 @@ async def approve_payee(call: Call, beneficiary: str, body: Why) -> Any:
     hand = call.by
 
     def work(tx: Connection) -> dict[str, Any]:
-        steps.approve_payee(tx, call.caller, beneficiary, body.reason, hand)
+        call.app.payouts.approve_payee(tx, call.caller, beneficiary, body.reason, hand)
         return _shown(tx, call, beneficiary)
 
     return await call.write(work)
