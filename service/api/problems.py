@@ -15,7 +15,7 @@ PROBLEM_TYPE = b"application/problem+json"
 
 _IS: Mapping[int, str] = {
     401: "unauthorized",
-    403: "missing_scope not_yours second_person",
+    403: "missing_scope not_yours second_person test_key",
     404: "not_found",
     408: "too_slow",
     # It is not in the state for that: it may be later, or has been before.

@@ -136,7 +136,7 @@ def _money(tx: Connection, order: Row) -> tuple[int, frozenset[str]]:
 def _given_back(tx: Connection, payment_id: str) -> int:
     """By us, so far."""
     ours = refunds.c.payment_id == payment_id, refunds.c.origin == "caisse", refunds.c.state == RefundState.SUCCEEDED
-    return tx.execute(select(func.coalesce(func.sum(refunds.c.amount_minor), 0)).where(*ours)).scalar_one()
+    return int(tx.execute(select(func.coalesce(func.sum(refunds.c.amount_minor), 0)).where(*ours)).scalar_one())
 
 
 def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: frozenset[str]) -> None:

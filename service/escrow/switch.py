@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from service.errors import Refusal
 from service.escrow.terms import NOTICE, Terms, set_terms, terms_of
 from service.merchants.audit import By
-from service.merchants.tables import audit
+from service.merchants.tables import accounts, audit
 from service.payments.currencies import CURRENCIES
 
 UNDERSTOOD: Final = "escrow.understood"
@@ -44,6 +44,12 @@ def change_terms(
         by.write_down(tx, UNDERSTOOD, merchant_id, NOTICE)
     set_terms(tx, merchant_id, now, by)
     return terms_of(tx, merchant_id)
+
+
+def has_live_account(tx: Connection, merchant_id: str) -> bool:
+    """A query: whether real money moves for this merchant."""
+    query = select(accounts.c.id).where(accounts.c.merchant_id == merchant_id, accounts.c.live.is_(True))
+    return tx.execute(query.limit(1)).first() is not None
 
 
 def _was_understood(tx: Connection, merchant_id: str) -> bool:

@@ -9,7 +9,8 @@ from msgspec import UNSET, Meta, UnsetType
 from sqlalchemy import Connection
 
 from service.api.v1.kit import Call, Resource
-from service.escrow.switch import change_terms
+from service.errors import Refusal
+from service.escrow.switch import change_terms, has_live_account
 from service.escrow.terms import (
     CURRENCIES_MAX,
     RELEASE_HOURS_MAX,
@@ -66,7 +67,8 @@ async def get_escrow_terms(call: Call) -> Any:
 async def change_escrow_terms(call: Call, body: TermsChange) -> Any:
     """Switch delayed payout on or off, or change its terms.
 
-    They are the merchant's, in test and live alike. What is held already keeps the hours that it was scheduled with;
+    They are the merchant's, in test and live alike, so a test key may not change them where real money moves. What is
+    held already keeps the hours that it was scheduled with;
     switched off, nothing new is held, and what is held goes on to its end.
     """
     given = {name: getattr(body, name) for name in body.__struct_fields__ if name != "understood"}
@@ -74,6 +76,8 @@ async def change_escrow_terms(call: Call, body: TermsChange) -> Any:
     hand, merchant_id = call.by, call.caller.merchant_id
 
     def work(tx: Connection) -> dict[str, object]:
+        if not call.caller.live and has_live_account(tx, merchant_id):
+            raise Refusal("test_key", "These terms hold for real money too; a live key changes them.")
         return shown(change_terms(tx, merchant_id, changes, hand, understood=body.understood))
 
     return await call.write(work)
