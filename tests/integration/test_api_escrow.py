@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from service.escrow.tables import holds, payouts
 from service.ledger.tables import ledger_accounts, postings
-from service.merchants.tables import api_keys, audit
+from service.merchants.tables import accounts, api_keys, audit
 from service.payments.tables import attention
 from tests.support.api import Answer, Api, another, api_of
 from tests.support.paying import BUYER, Counter, counter
@@ -136,6 +136,10 @@ def test_it_is_off_until_somebody_has_read_the_notice(tmp_path: Path) -> None:
             assert not (await api("PATCH", "/escrow", {"enabled": False})).said["enabled"]
             assert (await api("PATCH", "/escrow", {"enabled": True})).said["enabled"], "it was understood before"
             assert (await api("POST", "/orders", order)).said["escrow"] == {"beneficiary": seller, "hold": None}
+            await c.till.app.db.write(lambda tx: tx.execute(update(accounts).values(live=True)))
+            real = await api("PATCH", "/escrow", {"release_hours": 0})
+            assert (real.status, real.code) == (403, "test_key"), "a test key decides nothing about real money"
+            await c.till.app.db.write(lambda tx: tx.execute(update(accounts).values(live=False)))
             before = (await api("GET", "/escrow")).said
             for wrong, status, code in (
                 ({}, 422, "nothing_to_change"),
