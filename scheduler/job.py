@@ -139,8 +139,8 @@ def unknown(name: str, names: Iterable[str]) -> UnknownJob:
     """The refusal, with the names that the caller may have meant."""
     listed = sorted(names)
     near = get_close_matches(name, listed, 3, 0.5)
-    asked = f" Did you mean {' or '.join(near)}?" if near else f" There are: {', '.join(listed)}." if listed else ""
-    return UnknownJob(f"There is no job {name[:60]!r}.{asked}")
+    asked = f"; did you mean {' or '.join(near)}" if near else f". There are: {', '.join(listed)}" if listed else ""
+    return UnknownJob(f"There is no job {name[:60]!r}{asked}.")
 
 
 def written(counters: Mapping[Any, Any]) -> str:

@@ -96,11 +96,11 @@ class Scheduler:
         self._stopping = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
         self._live: dict[str, asyncio.Task[Ran | None]] = {}
-        self._progress: dict[str, tuple[int, int]] = {}
+        self._progress: dict[str, tuple[int, int | None]] = {}
 
     @property
-    def progress(self) -> dict[str, tuple[int, int]]:
-        """By run id, of what runs here: how much is done, of how much, as its job last said."""
+    def progress(self) -> dict[str, tuple[int, int | None]]:
+        """By run id, of what runs here: how much is done, of how much (None: not known), as its job last said."""
         return dict(self._progress)
 
     # --- its life ---------------------------------------------------------------------------------
@@ -214,10 +214,6 @@ class Scheduler:
                 )
             )
         return found
-
-    def prune(self, tx: Connection, before_ms: int) -> int:
-        """Deletes a piece of the runs that ended before a time; see `Runs.prune`."""
-        return self._runs.prune(tx, before_ms)
 
     def _job(self, name: str) -> Job:
         job = self._jobs.get(name)

@@ -20,7 +20,7 @@ class Tick:
     would do, and writes nothing.
     """
 
-    def __init__(self, db: Database, runs: Runs, run: Run, now_ms: int, progress: Callable[[int, int], object]) -> None:
+    def __init__(self, db: Database, runs: Runs, run: Run, now_ms: int, progress: Callable[[int, int | None], object]) -> None:
         self.job = run.job
         self.run_id = run.id
         self.from_ms = run.from_ms
@@ -36,8 +36,8 @@ class Tick:
         self._fence = run.fence
         self._progress = progress
 
-    def progress(self, done: int, total: int) -> None:
-        """Says how far it is, for whoever watches; nothing is written."""
+    def progress(self, done: int, total: int | None) -> None:
+        """Says how far it is, for whoever watches; a `total` that is not known is None. Nothing is written."""
         self._progress(done, total)
 
     def keep_in(self, tx: Connection, cursor: str, counters: Counters) -> None:

@@ -58,7 +58,7 @@ from service.merchants.tables import installation
 from service.metrics import Metrics
 from service.orders.checkout import Checkout
 from service.orders.expire import AFTER_START_MS
-from service.orders.follow import Follow
+from service.orders.follow import Follow, refund_ended
 from service.orders.sessions import ended
 from service.payments.circuit import Circuits
 from service.payments.client import LIMIT_MS, Client
@@ -148,7 +148,7 @@ class Application:
         except BaseException:
             self._lock.release()
             raise
-        self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates, open_payout)
+        self.refunds = Refunds(self.queue, self.calls, self.settings.duplicates, open_payout, refund_ended)
         # Refunds first: an order asks whether the money went back by us; the ledger last: it asks both.
         followers = self.refunds.follow, Follow(self.give_back, self.settings.duplicates), follow_ledger
         mine = ours(self.installation)
@@ -172,7 +172,7 @@ class Application:
         )  # fmt: skip
         self.refunder = Refunder(
             self.db, self.queue, self.syncer, self.client, self.accounts, self.calls, self.ids, self.clock,
-            open_payout,
+            open_payout, refund_ended,
         )  # fmt: skip
         self.payer = Payer(
             self.db, self.queue, self.syncer, self.client, self.accounts, self.settings.payouts, self.ids, self.clock,

@@ -62,7 +62,7 @@ ATTENTION = (
     "refund_manual", "refund_failed", "refund_unknown", "refund_stuck", "refund_not_ours", "refunded_elsewhere",
     "hold_frozen", "hold_taken_back", "hold_undelivered", "payee_changed",
     "payout_approval", "payout_failed", "payout_returned", "payout_unknown", "payout_otp", "payout_float_short",
-    "payout_stuck", "payout_paid_after_all", "payout_not_possible",
+    "payout_stuck", "payout_paid_after_all", "payout_balance_short", "payout_not_possible",
     "ledger_unsound", "reconcile_differs", "reconcile_unanswered", "job_failed", "backup_failed",
 )  # fmt: skip
 RAN = ("done", "failed", "skipped", "abandoned")

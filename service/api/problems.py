@@ -26,7 +26,7 @@ _IS: Mapping[int, str] = {
     "not_offered not_open not_paid not_resting not_revivable not_unknown not_waiting_for_otp "
     "nothing_captured order_not_payable out_of_stock payment_under_way prompt_open recovery_over "
     "session_not_open too_many_endpoints too_many_otps too_many_payments too_many_refunds too_many_routes "
-    "too_many_secrets "
+    "too_many_secrets too_many_changes "
     # Of money that is held and paid out.
     "balance_short beneficiary_disabled escrow_off hold_frozen hold_not_released hold_paid_out hold_refunded "
     "hold_released no_otp_wanted not_awaiting not_failed not_frozen nothing_waits payee_erased payee_waits "

@@ -175,6 +175,12 @@ WORDS: Final[Mapping[str, Words]] = {
         "The provider has too little of your money to pay this out. Top it up there; it is sent by itself then.",
         "Votre solde chez le prestataire ne suffit pas pour ce versement. Rechargez-le ; il partira alors tout seul.",
     ),
+    "payout_balance_short": Words(
+        "Money was taken back after this payout was asked for, so it would overdraw the balance; it is not sent. "
+        "Cancel it, or let it wait for the balance: caisse payouts cancel.",
+        "De l'argent a été repris après la demande de ce versement ; il dépasserait le solde et n'est pas envoyé. "
+        "Annulez-le, ou laissez-le attendre : caisse payouts cancel.",
+    ),
     "payout_stuck": Words(
         "A payout does not come to its end. Look at the provider, and at the account's credentials.",
         "Un versement n'aboutit pas. Regardez chez le prestataire, et les identifiants du compte.",

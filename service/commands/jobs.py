@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from scheduler import Overview, Run, SchedulerRefusal, UnknownJob
 from service.commands.shape import LIMIT, bounded, by
-from service.errors import NotFound, Refusal
-from service.jobs.timetable import TIMETABLE
+from service.errors import Refusal
 from service.merchants.events import rfc3339
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ async def listed(app: Application) -> list[dict[str, Any]]:
 
 async def show(app: Application, *, job: str) -> dict[str, Any]:
     """One job, and its last runs."""
-    with _refusals(job):
+    with _refusals():
         last = await app.db.read(app.scheduler.history, job, 10)
     found = next(one for one in await app.db.read(app.scheduler.overview, app.clock()) if one.name == job)
     return {**_job(found), "runs": [run_shown(one) for one in last]}
@@ -38,13 +36,13 @@ async def show(app: Application, *, job: str) -> dict[str, Any]:
 
 async def runs(app: Application, *, job: str, limit: int = LIMIT, before: str | None = None) -> list[dict[str, Any]]:
     """The runs of a job, the newest first."""
-    with _refusals(job):
+    with _refusals():
         return [run_shown(one) for one in await app.db.read(app.scheduler.history, job, bounded(limit), before or None)]
 
 
 async def begin(app: Application, *, job: str, dry_run: bool = False, actor: str = "cli") -> dict[str, Any]:
     """Begin a run by hand, and do not wait for its end."""
-    with _refusals(job):
+    with _refusals():
         began = await app.scheduler.run_now(job, actor, dry_run)
     hand = by(app, actor)
     await app.db.write(hand.write_down, "job.run", job, f"{began.id}, dry" if dry_run else began.id)
@@ -69,7 +67,7 @@ async def run(
 
 async def pause(app: Application, *, job: str, actor: str = "cli") -> dict[str, Any]:
     """The clock begins this job no more; what runs goes on, and people still may run it. Again changes nothing."""
-    with _refusals(job):
+    with _refusals():
         if await app.scheduler.pause(job, actor):
             await app.db.write(by(app, actor).write_down, "job.paused", job)
     return await show(app, job=job)
@@ -77,22 +75,19 @@ async def pause(app: Application, *, job: str, actor: str = "cli") -> dict[str, 
 
 async def resume(app: Application, *, job: str, actor: str = "cli") -> dict[str, Any]:
     """The clock begins this job again; what was due meanwhile is skipped. Again changes nothing."""
-    with _refusals(job):
+    with _refusals():
         if await app.scheduler.resume(job, actor):
             await app.db.write(by(app, actor).write_down, "job.resumed", job)
     return await show(app, job=job)
 
 
 @contextmanager
-def _refusals(job: str) -> Iterator[None]:
+def _refusals() -> Iterator[None]:
     """The scheduler's no in the words of the doors."""
     try:
         yield
-    except UnknownJob:
-        near = difflib.get_close_matches(job, TIMETABLE, n=1)
-        if not near:
-            raise NotFound("job", job, "caisse jobs list") from None
-        raise Refusal("not_found", f"There is no job {job[:60]!r}; did you mean {near[0]}.") from None
+    except UnknownJob as no:
+        raise Refusal("not_found", no.sentence) from None  # as whatever else is not there
     except SchedulerRefusal as no:
         raise Refusal(no.code, no.sentence) from None
 

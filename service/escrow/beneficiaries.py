@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+import phonenumbers
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from outbox.prepared import Lookup
 from service.attention import close_attention, open_attention
@@ -29,12 +30,13 @@ from service.orders.owner import Owner, find, mine, page_of
 from service.payments.currencies import CURRENCIES
 from service.providers.calls import OPERATORS
 from service.providers.payouts import PAYEE_KINDS, Payee, PayeeKind
-from service.routing.operators import read_phone
+from service.routing.operators import Phone, read_phone
 
 CHANGED_WAITS_MS: Final = 24 * 3_600_000
 """How long a changed payee is not paid (mission B7), unless a second person approves it."""
 CHANGED: Final = "payee_changed"
 """Why a beneficiary is before a person."""
+CHANGES_A_DAY_MAX: Final = 10
 NAME_MAX, REFERENCE_MAX = 120, 120
 _NUMBER = re.compile(r"[A-Z0-9]{4,34}")  # the longest is an IBAN's (ISO 13616)
 _PROVIDERS_OWN = re.compile(r"(acct|ba|card)_[A-Za-z0-9]{4,60}")
@@ -93,6 +95,13 @@ def pay_to(tx: Connection, owner: Owner, beneficiary_id: str, to: To, by: By) ->
     checked, known = check(to), payee_of(tx, beneficiary_id)
     if _said(checked) == tuple(known[name] for name in _SAID):
         return known
+    changes = select(func.count()).where(
+        payees.c.beneficiary_id == beneficiary_id, payees.c.created_at_ms > by.now_ms - CHANGED_WAITS_MS
+    )
+    if tx.execute(changes).scalar_one() >= CHANGES_A_DAY_MAX:
+        raise Refusal(
+            "too_many_changes", f"Where {beneficiary_id} is paid was changed {CHANGES_A_DAY_MAX} times today."
+        )
     usable_at_ms = by.now_ms + CHANGED_WAITS_MS
     _add_payee(tx, row, checked, by, usable_at_ms)
     by.write_down(tx, "beneficiary.payee_changed", beneficiary_id)
@@ -189,18 +198,38 @@ _PAYEE = select(payees, payees_personal.c.name, payees_personal.c.number).outerj
 
 
 _WANTED: Any = bindparam("wanted", expanding=True)
-_OF = Lookup(_PAYEE.where(payees.c.beneficiary_id.in_(_WANTED)).order_by(payees.c.id.desc()))
+_NEWEST = Lookup(
+    _PAYEE.where(
+        payees.c.id.in_(
+            select(func.max(payees.c.id)).where(payees.c.beneficiary_id.in_(_WANTED)).group_by(payees.c.beneficiary_id)
+        )
+    )
+)
 _BY_ID = Lookup(_PAYEE.where(payees.c.id.in_(_WANTED)))
+_OF = Lookup(_PAYEE.where(payees.c.beneficiary_id.in_(_WANTED)).order_by(payees.c.id))
 
 
 def payee_of(tx: Connection, beneficiary_id: str) -> dict[str, Any]:
     """A query: where a beneficiary's money goes, the newest that was said."""
-    return _OF(tx, [beneficiary_id])[0]
+    return _NEWEST(tx, [beneficiary_id])[0]
 
 
 def payee(tx: Connection, payee_id: str) -> dict[str, Any]:
     """A query: one payee."""
     return _BY_ID(tx, [payee_id])[0]
+
+
+def names_of(tx: Connection, beneficiary_ids: Collection[str]) -> dict[str, str]:
+    """A query: under which names beneficiaries are paid now; an erased one is empty."""
+    found: dict[str, str] = {}
+    for row in _OF(tx, sorted(beneficiary_ids)) if beneficiary_ids else ():
+        found[row["beneficiary_id"]] = row["name"] or ""  # the newest comes last
+    return found
+
+
+def payee_names(tx: Connection, payee_ids: Collection[str]) -> dict[str, str]:
+    """A query: the names of payees; an erased one is empty."""
+    return {row["id"]: row["name"] or "" for row in _BY_ID(tx, sorted(payee_ids))} if payee_ids else {}
 
 
 def as_payee(row: Mapping[str, Any]) -> Payee:
@@ -264,7 +293,7 @@ def check(to: To) -> To:
                 raise Refusal("bad_operator", f"operator: a wallet has one of {', '.join(OPERATORS)}.")
             if not name:
                 raise Refusal("bad_name", "name: whose wallet it is; providers ask for it.")
-            phone = read_phone(to.number, country, to.operator)
+            phone = _payable(read_phone(to.number, country, to.operator))
             return To("mobile_money", phone.e164, name, country or phone.country, to.operator)
         case "bank":
             number = re.sub(r"[\s-]", "", to.number).upper()
@@ -279,6 +308,18 @@ def check(to: To) -> To:
             if not _PROVIDERS_OWN.fullmatch(to.number):
                 raise Refusal("bad_number", "number: an account at the provider, such as acct_… or ba_….")
             return To("account", to.number, name, country)
+
+
+def _payable(phone: Phone) -> Phone:
+    """
+    What only warns a payer is refused of a payee, because the money is gone: a number that is too short or too long.
+    Those of a plan that has ended still reach their operator's wallets, and are what providers test with.
+    """
+    number = phonenumbers.parse(phone.e164)
+    possible = phonenumbers.is_possible_number_with_reason(number) == phonenumbers.ValidationResult.IS_POSSIBLE
+    if possible or ("old_number" in phone.warnings and "no_operator" not in phone.warnings):
+        return phone
+    raise Refusal("bad_phone", f"number: no number of {phone.country or 'any country'} is as long or as short as this.")
 
 
 _SAID = ("kind", "number", "name", "country", "operator", "bank_code")

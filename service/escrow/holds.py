@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, func, insert, literal_column, select, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, literal_column, select, update
 
 from outbox.prepared import Lookup, Prepared
 from outbox.queue import Queue
@@ -45,8 +45,8 @@ TOKEN_BYTES: Final = 32
 FROZEN, TAKEN_BACK, UNDELIVERED = "hold_frozen", "hold_taken_back", "hold_undelivered"
 """Why a hold is before a person."""
 
-PaysOut = Callable[[Connection, Row, Context], object]
-"""`pays_out(tx, hold, context)`: what was just released goes on its way, where the merchant's terms say so."""
+PaysOut = Callable[[Connection, Row, By], object]
+"""`pays_out(tx, hold, by)`: what was just released goes on its way, where the merchant's terms say so."""
 
 _TOLD: Final[Mapping[str, str]] = {
     Hold.RELEASE_SCHEDULED: "hold.scheduled",
@@ -75,8 +75,9 @@ def follow(tx: Connection, order_ids: Collection[str], context: Context) -> list
         return []
     there = {row["order_id"]: row for row in _OF_ORDERS(tx, sorted(bought))}
     news: list[News] = []
+    left = money_left(tx, bought)
     for order_id, order in bought.items():
-        kept_minor, said = _money(tx, order)
+        kept_minor, said = left[order_id]
         hold = there.get(order_id)
         if hold is None and order["state"] in BOUGHT and kept_minor > 0:
             hold = _begin(tx, order, min(kept_minor, order["amount_minor"]), context, news)
@@ -109,28 +110,32 @@ def _begin(tx: Connection, order: Row, held_minor: int, context: Context, news: 
     return row
 
 
-def _money(tx: Connection, order: Row) -> tuple[int, frozenset[str]]:
-    """What is left of the order's money, and what its payments say against releasing it."""
-    among = {money.payment_id: money for money in money_of(tx, {order["id"]}) if money.captured_minor}
-    kept_minor = 0
-    found: set[str] = set()
+def money_left(tx: Connection, bought: Mapping[str, Row]) -> dict[str, tuple[int, frozenset[str]]]:
+    """A query: what is left of the money of these orders, and what their payments say against releasing it."""
+    among = {money.payment_id: money for money in money_of(tx, bought) if money.captured_minor}
+    kept = dict.fromkeys(bought, 0)
+    found: dict[str, set[str]] = {id_: set() for id_ in bought}
     for payment in load(tx, list(among)):
         money = among[payment.row["id"]]
+        order = bought[payment.row["order_id"]]
         stand: set[str] = set()
         for attempt in payment.attempts:
             facts = [kept.fact for kept in attempt.facts.values()]
             stand |= claims(facts)
             did = flows(facts, attempt.row["currency"])
             if did.currency == order["currency"]:
-                kept_minor += did.captured_minor - did.refunded_minor - did.clawed_minor - did.lost_minor
+                kept[order["id"]] += did.captured_minor - did.refunded_minor - did.clawed_minor - did.lost_minor
         # While one of ours is on its way nobody can say whose refund it is; nothing is released meanwhile.
         theirs = money.refunded_minor > money.returned_by_us_minor
         elsewhere_minor = money.refunded_minor - _given_back(tx, money.payment_id) if theirs else 0
-        found |= rules.causes(money.payment_id, money.problems, stand, elsewhere_minor)
-    if Problem.LATE in words(order["exceptions"]):
-        # By our clock alone, where the provider does not say when it came; another payment is another cause.
-        found.add(f"{rules.LATE}:{order['id']}:{len(among)}")
-    return max(kept_minor, 0), frozenset(found)
+        found[order["id"]] |= rules.causes(
+            money.payment_id, money.captured_minor, money.problems, stand, elsewhere_minor
+        )
+    for id_, order in bought.items():
+        if Problem.LATE in words(order["exceptions"]):
+            # By our clock alone, where the provider does not say when it came; another payment is another cause.
+            found[id_].add(f"{rules.LATE}:{id_}:{sum(money.order_id == id_ for money in among.values())}")
+    return {id_: (max(kept[id_], 0), frozenset(found[id_])) for id_ in bought}
 
 
 def _given_back(tx: Connection, payment_id: str) -> int:
@@ -141,10 +146,11 @@ def _given_back(tx: Connection, payment_id: str) -> int:
 
 def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: frozenset[str]) -> None:
     row = held.row
-    back_minor = rules.weigh(amounts(row), kept_minor, frozen=False).refunded_minor
-    if row["state"] == Hold.REFUNDED and back_minor < row["held_minor"]:
+    stands = rules.standing(said, set_aside(row), words(row["against"]))
+    back = rules.weigh(amounts(row), kept_minor, frozen=False)
+    to = rules.hold_state(back, stands, order["delivered_at_ms"] is not None)
+    if row["state"] == Hold.REFUNDED and to != Hold.REFUNDED:
         held.step(HoldStep.CAME_BACK, ended_at_ms=None)
-    stands = rules.words_of(said - set_aside(row)) | ({rules.BUYER} & words(row["against"]))
     if row["state"] in UNRELEASED:
         if held.now_is(against=",".join(sorted(stands))) and stands:
             held.open(FROZEN, row["against"])
@@ -152,7 +158,7 @@ def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: froz
             held.step(HoldStep.DISPUTED)
         elif row["state"] == Hold.FROZEN:
             held.step(HoldStep.WON)
-        if order["delivered_at_ms"] is not None and row["state"] == Hold.HELD:
+        if to == Hold.RELEASE_SCHEDULED and row["state"] == Hold.HELD:
             hours = terms_of(tx, row["merchant_id"]).release_hours
             due_at_ms = order["delivered_at_ms"] + hours * HOUR_MS
             held.step(HoldStep.DELIVERED, delivered_at_ms=order["delivered_at_ms"], release_at_ms=due_at_ms)
@@ -161,8 +167,7 @@ def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: froz
     if now != was:
         held.weigh(now)
         if now.refunded_minor > was.refunded_minor:
-            everything = now.refunded_minor == now.held_minor
-            held.step(HoldStep.REFUNDED_ALL if everything else HoldStep.REFUNDED_PART)
+            held.step(HoldStep.REFUNDED_ALL if to == Hold.REFUNDED else HoldStep.REFUNDED_PART)
         if now.taken_back_minor > was.taken_back_minor:
             held.step(HoldStep.TAKEN_BACK)
             held.open(TAKEN_BACK, str(now.taken_back_minor))
@@ -276,11 +281,13 @@ class Holds:
             raise Refusal("hold_frozen", f"The hold {hold_id} is frozen ({why}); settle that, or unfreeze it, first.")
         if row["state"] == Hold.REFUNDED:
             raise Refusal("hold_refunded", f"The money of the hold {hold_id} went back to the buyer.")
-        if _refund_open(tx, [row["order_id"]]):
+        # A refund that is pending at the provider may be so for ever; who releases by name has seen it, and what still
+        # goes back is taken from the beneficiary then.
+        if _refund_open(tx, [row["order_id"]], but_pending=step is HoldStep.OPERATOR):
             raise Refusal("refund_open", f"A refund of the order {row['order_id']} is under way; wait for its end.")
         by.write_down(tx, "hold.released", hold_id, reason)
         news: list[News] = []
-        self._release(tx, row, step, Context(self._queue, by.ids, by.now_ms), news)
+        self._release(tx, row, step, by, news)
         tell(tx, self._queue, news, by.ids, by.now_ms)
         return one(tx, hold_id)
 
@@ -297,10 +304,10 @@ class Holds:
         rows = [dict(row) for row in tx.execute(due).mappings()]
         waiting = _refund_open(tx, [row["order_id"] for row in rows])
         news: list[News] = []
-        context = Context(self._queue, by.ids, by.now_ms)
         for row in rows:
             if row["order_id"] not in waiting:
-                self._release(tx, row, HoldStep.DUE, context, news)
+                by.write_down(tx, "hold.released", row["id"], "its time had come")
+                self._release(tx, row, HoldStep.DUE, by, news)
         for row in rows:
             if row["order_id"] in waiting:  # so that those behind them have their turn
                 later = holds.c.id == row["id"], holds.c.version == row["version"]
@@ -308,13 +315,13 @@ class Holds:
         tell(tx, self._queue, news, by.ids, by.now_ms)
         return {"released": len(rows) - len(waiting), "left": len(waiting)}
 
-    def _release(self, tx: Connection, row: Row, step: HoldStep, context: Context, news: list[News]) -> None:
-        held = _Held(tx, row, context, news)
+    def _release(self, tx: Connection, row: Row, step: HoldStep, by: By, news: list[News]) -> None:
+        held = _Held(tx, row, Context(self._queue, by.ids, by.now_ms), news)
         was = amounts(row)
         if held.step(step):
             held.weigh(replace(was, released_minor=was.releasable_minor))
             held.write()
-            self._pays_out(tx, held.row, context)
+            self._pays_out(tx, held.row, by)
 
     def dispute(self, tx: Connection, hold_id: str, why: str, by: By) -> Row:
         """A work: the buyer says that something is wrong. Raises NotFound, Refusal: hold_released, hold_refunded."""
@@ -338,7 +345,7 @@ class Holds:
             raise Refusal("not_frozen", f"The hold {hold_id} is {row['state']}.")
         by.write_down(tx, "hold.unfrozen", hold_id, f"{row['against']}: {reason}")
         order = tx.execute(select(orders).where(orders.c.id == row["order_id"])).mappings().one()
-        overruled = json.dumps(sorted(set_aside(row) | _money(tx, dict(order))[1]))
+        overruled = json.dumps(sorted(set_aside(row) | money_left(tx, {order["id"]: dict(order)})[order["id"]][1]))
         tx.execute(update(holds).where(holds.c.id == hold_id).values(against="", overruled=overruled))
         self._again(tx, row, by)
         return one(tx, hold_id)
@@ -360,30 +367,29 @@ class Holds:
 
     def find_undelivered(self, tx: Connection, by: By, limit: int = BATCH) -> int:
         """A work: what was paid long ago and never delivered is put before a person, once. Returns how many."""
-        found = 0
-        known = select(attention.c.id).where(
-            attention.c.subject == holds.c.id, attention.c.reason == UNDELIVERED, attention.c.closed_at_ms.is_(None)
-        )
-        days = func.coalesce(escrow_terms.c.undelivered_days, UNDELIVERED_DAYS)
-        query = (
-            select(holds, days.label("days"))
-            .outerjoin(escrow_terms, escrow_terms.c.merchant_id == holds.c.merchant_id)
-            .where(
-                holds.c.state == literal_column(f"'{Hold.HELD}'"),  # its index is found by these words
-                holds.c.created_at_ms <= by.now_ms - DAY_MS,
-                holds.c.created_at_ms <= by.now_ms - days * DAY_MS,
-                ~known.exists(),
-            )
-        )
-        for row in tx.execute(query.order_by(holds.c.created_at_ms).limit(limit)).mappings().all():
-            open_attention(tx, by.ids, row["id"], UNDELIVERED, f"{row['days']} days", by.now_ms)
-            found += 1
-        return found
+        context = Context(self._queue, by.ids, by.now_ms)
+        rows = tx.execute(undelivered(by.now_ms).order_by(holds.c.created_at_ms).limit(limit)).mappings().all()
+        for row in rows:
+            held = _Held(tx, row, context, [])
+            if held.step(HoldStep.NEVER_DELIVERED):  # by the table it stays where it is
+                held.open(UNDELIVERED, f"{row['days']} days")
+        return len(rows)
 
 
-def _refund_open(tx: Connection, order_ids: Sequence[str]) -> set[str]:
-    """Orders of which a refund of ours has no end yet."""
-    ended = (*NOTHING_WENT, RefundState.SUCCEEDED)
+def undelivered(now_ms: int) -> Select[Any]:
+    """What was paid longer ago than its merchant's `days`, never delivered, and is not before a person."""
+    a, days = attention.c, func.coalesce(escrow_terms.c.undelivered_days, UNDELIVERED_DAYS)
+    known = select(a.id).where(a.subject == holds.c.id, a.reason == UNDELIVERED, a.closed_at_ms.is_(None))
+    old = holds.c.created_at_ms <= now_ms - DAY_MS, holds.c.created_at_ms <= now_ms - days * DAY_MS
+    held = holds.c.state == literal_column(f"'{Hold.HELD}'")  # its index is found by these words
+    query = select(holds, days.label("days"))
+    query = query.outerjoin(escrow_terms, escrow_terms.c.merchant_id == holds.c.merchant_id)
+    return query.where(held, *old, ~known.exists())
+
+
+def _refund_open(tx: Connection, order_ids: Sequence[str], *, but_pending: bool = False) -> set[str]:
+    """Orders of which a refund has no end yet; `but_pending`: leaving out those that only wait at the provider."""
+    ended = [*NOTHING_WENT, RefundState.SUCCEEDED, *([RefundState.PENDING] if but_pending else [])]
     query = (
         select(payments.c.order_id)
         .join(refunds, refunds.c.payment_id == payments.c.id)

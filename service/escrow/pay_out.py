@@ -22,10 +22,10 @@ from outbox.queue import Queue
 from service.attention import open_attention
 from service.database import Database
 from service.errors import Refusal
-from service.escrow.beneficiaries import as_payee
+from service.escrow.beneficiaries import as_payee, payee_of
 from service.escrow.beneficiaries import payee as payee_row
-from service.escrow.payout_rows import FLOAT_SHORT, OTP, STUCK, UNKNOWN, Row, move, one
-from service.escrow.payouts import ASK_ONLY, PAYOUT, look_again
+from service.escrow.payout_rows import BALANCE, FLOAT_SHORT, OTP, STUCK, UNKNOWN, Row, move, one
+from service.escrow.payouts import ASK_ONLY, PAYOUT, available, hasten, look_again
 from service.escrow.refund_payouts import Follows, nothing_follows, still_wanted
 from service.escrow.states import OPEN, Payout, PayoutStep
 from service.escrow.tables import beneficiaries, recipients
@@ -85,6 +85,7 @@ class Todo:
     paying: Paying
     send: bool
     again: bool = False
+    ask_only: bool = False
 
 
 class Payer:
@@ -128,6 +129,10 @@ class Payer:
         log.info("payout.tried", payout_id=message.subject, provider=entry.provider, sent=todo.send, word=word)
         state = (await self._db.read(one, message.subject))["state"]
         if ask_only:
+            if word == "not_known" and state == Payout.UNKNOWN:
+                # Its own message may be sending it once more at this moment, so that alone concludes anything from
+                # this answer; but now, and not a day later.
+                await self._db.write(hasten, self._queue, "", self._clock(), payout_id=message.subject)
             return Retry(word) if word == "unclear" else Done(Trial())
         if state not in OPEN:
             return Done(Trial())
@@ -176,10 +181,9 @@ class Payer:
         row, now_ms = one(tx, payout_id), self._clock()
         state = row["state"]
         if ask_only:
-            if state in (Payout.QUEUED, Payout.SUBMITTING):
-                return Retry("not_sent_yet")  # whoever sends it is at work, or will be
-            asked = state in (Payout.IN_TRANSIT, Payout.UNKNOWN, Payout.PAID, Payout.FAILED, Payout.CANCELED)
-            return Todo(row, self._paying(tx, row, entry), False) if asked else None
+            if state == Payout.SUBMITTING or row["sent_at_ms"] is None:
+                return Retry("not_sent_yet") if state in OPEN else None  # whoever sends it is at work, or will be
+            return Todo(row, self._paying(tx, row, entry), False, ask_only=True)
         if state == Payout.QUEUED:
             return self._sending(tx, row, entry)
         if state == Payout.SUBMITTING:
@@ -196,17 +200,31 @@ class Payer:
 
     def _sending(self, tx: Connection, row: Row, entry: Entry) -> Todo | Retry | None:
         now_ms = self._clock()
-        payee = payee_row(tx, row["payee_id"])
-        if not still_wanted(tx, row):
+        if not still_wanted(tx, row) or (row["retry_of"] and one(tx, row["retry_of"])["state"] == Payout.PAID):
+            # The refund is over, or what this tries again was paid after all.
             self._move(tx, row, PayoutStep.CANCELED)
             return None
+        if row["beneficiary_id"] and row["sent_at_ms"] is None:
+            newest = payee_of(tx, row["beneficiary_id"])["id"]
+            if newest != row["payee_id"]:  # where they are paid was changed since: never to a payee that is past
+                move(tx, row, None, self._context(), payee_id=newest)
+                row = one(tx, row["id"])
+        payee = payee_row(tx, row["payee_id"])
         to = select(beneficiaries.c.active).where(beneficiaries.c.id == row["beneficiary_id"])
-        active = row["source"] == "refund" or tx.execute(to).scalar()
-        if not is_sound(tx) or not active or payee["usable_at_ms"] > now_ms:
-            for_ = "ledger" if not is_sound(tx) else "payee"
-            self._waits(tx, row["id"], for_, "")
-            wait_ms = max(payee["usable_at_ms"] - now_ms, MINUTE) if for_ == "payee" else None
-            return Retry(f"waits_for_{for_}", after_ms=wait_ms)
+        waits_for = ""
+        if not is_sound(tx):
+            waits_for = "ledger"
+        elif row["source"] != "refund" and not tx.execute(to).scalar():
+            waits_for = "beneficiary"
+        elif payee["usable_at_ms"] > now_ms:
+            waits_for = "payee"
+        elif row["source"] != "refund" and available(tx, row) < 0:
+            waits_for = "balance"  # what is reserved here was taken back meanwhile
+            open_attention(tx, self._ids, row["id"], BALANCE, row["provider"], now_ms)
+        if waits_for:
+            self._waits(tx, row["id"], waits_for, "")
+            wait_ms = max(payee["usable_at_ms"] - now_ms, MINUTE) if waits_for == "payee" else None
+            return Retry(f"waits_for_{waits_for}", after_ms=wait_ms)
         move(tx, row, PayoutStep.SENDING, self._context(), sent_at_ms=row["sent_at_ms"] or now_ms)
         return Todo(one(tx, row["id"]), self._paying(tx, row, entry), True)
 
@@ -234,7 +252,7 @@ class Payer:
     async def _send(self, entry: Entry, todo: Todo) -> str:
         provider = self._providers[entry.provider]
         channel = provider.channel(todo.paying.payee)
-        result: PaidOut = NotSent("no_way")
+        result: PaidOut = NotSent("no_way", alert=True)  # the payee was changed to one that this account cannot pay
         if channel is not None:
             talk = provider.send(todo.paying, channel, entry.credentials)
             try:
@@ -300,7 +318,7 @@ class Payer:
                 return answer.stage
             case NotKnown():
                 # Counted from when it became unknown: nothing else is written to it meanwhile.
-                if self._clock() - row["updated_at_ms"] >= GRACE_MS:
+                if self._clock() - row["updated_at_ms"] >= GRACE_MS and not todo.ask_only:
                     self._move(tx, row, PayoutStep.NOT_KNOWN)
                 return "not_known"
             case Unclear():
@@ -313,7 +331,7 @@ class Payer:
         if told.names:
             more["provider_reference"] = told.names[0]
         if told.fee_minor is not None:
-            more["fee_minor"] = told.fee_minor
+            more["fee_minor"] = min(max(told.fee_minor, 0), row["amount_minor"])
         if told.stage in ("failed", "returned"):
             more["failure_reason"] = (told.reason or told.words or "provider")[:300]
         if told.stage == "otp":

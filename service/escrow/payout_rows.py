@@ -22,12 +22,12 @@ Row = Mapping[str, Any]
 TALLY: Final = "payouts:"
 """How the names of totals begin that metrics show by provider and status."""
 
-APPROVAL, FAILED, RETURNED, UNKNOWN, OTP, FLOAT_SHORT, STUCK, AFTER_ALL, NOT_POSSIBLE = (
+APPROVAL, FAILED, RETURNED, UNKNOWN, OTP, FLOAT_SHORT, STUCK, AFTER_ALL, BALANCE, NOT_POSSIBLE = (
     *("payout_approval", "payout_failed", "payout_returned", "payout_unknown", "payout_otp", "payout_float_short"),
-    *("payout_stuck", "payout_paid_after_all", "payout_not_possible"),
+    *("payout_stuck", "payout_paid_after_all", "payout_balance_short", "payout_not_possible"),
 )
 """Why a payout (the last: a hold that was released) is before a person."""
-_WHILE_OPEN: Final = (APPROVAL, UNKNOWN, OTP, FLOAT_SHORT, STUCK)
+_WHILE_OPEN: Final = (APPROVAL, UNKNOWN, OTP, FLOAT_SHORT, BALANCE, STUCK)
 _TOLD: Final[Mapping[str, str]] = {
     Payout.PAID: "payout.paid",
     Payout.FAILED: "payout.failed",

@@ -38,6 +38,7 @@ from service.merchants.events import News, tell
 from service.orders.fields import a_text, an_amount
 from service.orders.owner import Owner, find, row_of
 from service.payments.heard import Context
+from service.payments.money import to_major
 from service.payments.tables import attempts, payments
 from service.providers.payouts import Payouts as Provider
 from service.schema import outbox_tables
@@ -46,7 +47,12 @@ PAYOUT: Final = "payout"
 """The outbox's topic. One message carries a payout to its end; later ones, and hints, only ask."""
 ASK_ONLY: Final = "ask"
 HASTENED_MAX: Final = 1_000
-BY_POLICY: Final = "escrow"
+LIMITS: Final[Mapping[str, str]] = {
+    "below_minimum": "at least",
+    "above_maximum": "at most",
+    "not_a_step": "a multiple of",
+}
+"""What a provider takes, by why it refuses an amount (`PayoutChannel.refuses`)."""
 Source = Literal["beneficiary", "merchant"]
 
 
@@ -86,8 +92,8 @@ class Payouts:
         A work: reserve the money and let it be sent, or approved first. `waits`: a payee that may not be paid yet makes
         it wait, else it is refused.
 
-        Raises NotFound, and Refusal: bad_amount, bad_currency, bad_source, beneficiary_disabled, payee_waits, no_way,
-        below_minimum, above_maximum, not_a_step, balance_short (says what there is), hold_not_released, hold_paid_out.
+        Raises NotFound, and Refusal: bad_amount, bad_currency, bad_source, beneficiary_disabled, payee_waits,
+        payee_erased, no_way, below_minimum, above_maximum, not_a_step, balance_short (says what there is), hold_not_released, hold_paid_out.
         """
         an_amount("amount", draft.amount_minor, draft.currency)
         if draft.source not in ("beneficiary", "merchant"):
@@ -141,18 +147,18 @@ class Payouts:
         by.write_down(tx, "refund.payout", refund_id, row["id"])
         return self._begin(tx, row, by, waits=True)
 
-    def pay_out(self, tx: Connection, hold: Mapping[str, Any], context: Context) -> None:
-        """What a hold has just released, if the merchant's terms say so; where that cannot be, a person sees why."""
+    def pay_out(self, tx: Connection, hold: Mapping[str, Any], by: By) -> None:
+        """
+        What a hold has just released, if the merchant's terms say so; where that cannot be, a person sees why. Whoever
+        released it has asked for it, and does not approve it.
+        """
         if not terms_of(tx, hold["merchant_id"]).payout_on_release:
             return
-        draft = Draft(
-            hold["beneficiary_id"], hold["released_minor"], hold["currency"], hold_id=hold["id"], description=""
-        )
-        by = By(BY_POLICY, context.now_ms, context.ids)
+        draft = Draft(hold["beneficiary_id"], hold["released_minor"], hold["currency"], hold_id=hold["id"])
         try:
             self.request(tx, row_of(hold), draft, by, waits=True)
         except Refusal as refusal:
-            open_attention(tx, context.ids, hold["id"], NOT_POSSIBLE, refusal.code, context.now_ms)
+            open_attention(tx, by.ids, hold["id"], NOT_POSSIBLE, refusal.code, by.now_ms)
 
     def approve(self, tx: Connection, payout_id: str, reason: str, by: By) -> dict[str, Any]:
         """
@@ -326,7 +332,7 @@ class Payouts:
         mine = [entry for entry in self._registry() if (entry.merchant_id, entry.live) == whose and not entry.missing]
         among = [entry for entry in mine if wanted in ("", entry.id)]
         among.sort(key=lambda entry: entry.id != rather)
-        to, why = as_payee(payee), ""
+        to, why = as_payee(payee), None
         for entry in among:
             provider = self._providers.get(entry.provider)
             channel = provider.channel(to) if provider is not None else None
@@ -336,10 +342,11 @@ class Payouts:
             if refused is None:
                 found: Entry = entry
                 return found
-            why = why or f"{refused[0]}:{refused[1]}"
-        if why:
-            code, _, limit = why.partition(":")
-            raise Refusal(code, f"amount: the provider takes {limit} minor units as the limit ({code}).")
+            why = why or refused
+        if why is not None:
+            code, limit_minor = why
+            limit = f"{LIMITS[code]} {to_major(limit_minor, to.currency)} {to.currency}"
+            raise Refusal(code, f"amount: the provider pays out {limit}.")
         way = ", ".join(filter(None, (to.kind, to.operator, to.country, to.currency)))
         raise Refusal("no_way", f"None of your provider accounts can pay out to {way}; see caisse account list.")
 
@@ -357,13 +364,16 @@ def look_again(row: Mapping[str, Any], now_ms: int) -> list[Promise]:
     ]
 
 
-def hasten(tx: Connection, queue: Queue, waits_for: str, now_ms: int, payee_id: str = "") -> None:
+def hasten(tx: Connection, queue: Queue, waits_for: str, now_ms: int, payee_id: str = "", payout_id: str = "") -> None:
     """A work: what waits for this is tried now; by its own schedule that could be a day away."""
     p, m = payouts.c, outbox_tables.messages.c
-    mine = (p.state == Payout.QUEUED.value, p.waits_for == waits_for, m.topic == PAYOUT, m.payload == "")
+    waits = p.state.in_((Payout.QUEUED.value, Payout.UNKNOWN.value))
+    mine = (waits, p.waits_for == waits_for, m.topic == PAYOUT, m.payload == "")
     query = select(m.id, p.account_id).join(payouts, p.id == m.subject).where(*mine, m.state == "pending")
     if payee_id:
         query = query.where(p.payee_id == payee_id)
+    if payout_id:
+        query = query.where(p.id == payout_id)
     due = [(id_, PAYOUT, account, now_ms) for id_, account in tx.execute(query.limit(HASTENED_MAX))]
     queue.hasten(tx, due, now_ms)
 

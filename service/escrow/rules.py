@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from service.escrow.states import Hold
 from service.payments.rules import Problem
 
 BUYER, DISPUTE, ELSEWHERE, LATE, MISMATCH = "buyer", "dispute", "refunded_elsewhere", "late", "mismatch"
@@ -46,13 +47,38 @@ def weigh(was: Amounts, kept_minor: int, frozen: bool) -> Amounts:
     return Amounts(was.held_minor, 0, gone, was.held_minor - gone if frozen else 0, 0)
 
 
-def causes(payment_id: str, problems: Iterable[str], claims: Iterable[str], elsewhere_minor: int) -> frozenset[str]:
+def hold_state(back: Amounts, stands: Collection[str], delivered: bool) -> Hold:
+    """
+    The state of a hold, given its amounts with nothing frozen, what stands against it (`standing`) and whether its order
+    was delivered. A release is for ever: only that makes its amount more than 0.
+    """
+    if back.released_minor:
+        return Hold.RELEASED
+    if back.refunded_minor == back.held_minor:
+        return Hold.REFUNDED
+    if stands:
+        return Hold.FROZEN
+    return Hold.RELEASE_SCHEDULED if delivered else Hold.HELD
+
+
+def standing(said: Iterable[str], set_aside: Collection[str], against: Collection[str]) -> frozenset[str]:
+    """
+    The words that stand against a hold: of what is `said` by its payments (`causes`) all that no person has set aside,
+    and the buyer's own, which only the hold knows (`against`).
+    """
+    return words_of(cause for cause in said if cause not in set_aside) | ({BUYER} & frozenset(against))
+
+
+def causes(
+    payment_id: str, captured_minor: int, problems: Iterable[str], claims: Iterable[str], elsewhere_minor: int
+) -> frozenset[str]:
     """
     What one payment says against the release of its order's money: words of above, each with which one of its kind, so
     that what a person has set aside is that, and nothing that comes after it. `claims`: disputes and reversals that
     stand; `elsewhere_minor`: what somebody else has given back.
     """
-    found = {f"{_BY_PROBLEM[Problem(word)]}:{payment_id}" for word in problems if word in _BY_PROBLEM}
+    wrong = (_BY_PROBLEM[Problem(word)] for word in problems if word in _BY_PROBLEM)
+    found = {f"{word}:{payment_id}:{captured_minor}" for word in wrong}
     found |= {f"{DISPUTE}:{claim}" for claim in claims}
     return frozenset(found | ({f"{ELSEWHERE}:{payment_id}:{elsewhere_minor}"} if elsewhere_minor else set()))
 

@@ -92,6 +92,8 @@ class PayoutStep(StrEnum):
 
 _O, _P = Payout, PayoutStep
 _SENT = (_O.SUBMITTING, _O.IN_TRANSIT, _O.UNKNOWN)
+_PERHAPS_SENT = (_O.QUEUED, *_SENT)
+"""One that is queued may have been sent before: the provider did not know it then, and may know it now."""
 OPEN = (_O.REQUESTED, _O.AWAITING_APPROVAL, _O.QUEUED, *_SENT)
 """Without an end: its amount is reserved."""
 GAVE_BACK = (_O.FAILED, _O.CANCELED, _O.RETURNED)
@@ -111,15 +113,15 @@ PAYOUT_ROWS: tuple[Row, ...] = (
     Row((_O.UNKNOWN,), _P.OPERATOR_PAID, _O.PAID, "a named person, with a reason"),
     Row((_O.UNKNOWN,), _P.OPERATOR_FAILED, _O.FAILED, "a named person, with a reason"),
     # The provider's word.
-    Row(_SENT, _P.SAID_IN_TRANSIT, _O.IN_TRANSIT),
-    Row(_SENT, _P.SAID_OTP, _O.IN_TRANSIT, "attention: a person enters the code"),
-    Row(_SENT, _P.SAID_PAID, _O.PAID, "reserved → paid out"),
+    Row(_PERHAPS_SENT, _P.SAID_IN_TRANSIT, _O.IN_TRANSIT, "queued: one that was sent before and was not known then"),
+    Row(_PERHAPS_SENT, _P.SAID_OTP, _O.IN_TRANSIT, "attention: a person enters the code"),
+    Row(_PERHAPS_SENT, _P.SAID_PAID, _O.PAID, "reserved → paid out"),
     Row((_O.PAID,), _P.SAID_PAID, None),
     Row((_O.FAILED, _O.CANCELED), _P.SAID_PAID, _O.PAID, "whatever was said before: the money is gone; attention"),
-    Row(_SENT, _P.SAID_FAILED, _O.FAILED, "reserved → available"),
+    Row(_PERHAPS_SENT, _P.SAID_FAILED, _O.FAILED, "reserved → available"),
     Row((_O.FAILED,), _P.SAID_FAILED, None),
     Row((_O.PAID,), _P.SAID_FAILED, _O.RETURNED, "what some providers call money that came back"),
-    Row((*_SENT, _O.PAID), _P.SAID_RETURNED, _O.RETURNED, "paid out → available; attention"),
+    Row((*_PERHAPS_SENT, _O.PAID), _P.SAID_RETURNED, _O.RETURNED, "paid out → available; attention"),
     Row((_O.RETURNED,), _P.SAID_RETURNED, None),
 )
 PAYOUT = table(PAYOUT_ROWS)

@@ -49,7 +49,7 @@ async def promise_each(parts: Parts, tick: Tick, looks: Mapping[str, Look], batc
                 if not tick.dry_run:
                     await parts.db.write(_promise, parts.queue, tick, found, f"{name} {after}", counters)
                     parts.nudge()
-                tick.progress(sum(counters.values()), sum(counters.values()))
+                tick.progress(sum(counters.values()), None)  # how many there are is not known before the last page
             if len(found) < batch:
                 break
         after = ""

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select
 
+from outbox.queue import Queue
 from service.errors import NotFound, Refusal
+from service.escrow.payouts import hasten
 from service.ledger.ledger import Entry, Kind, Move, Place, Wanted, bring
 from service.ledger.tables import settlements
 from service.merchants.audit import By
@@ -46,9 +48,12 @@ class Settlement:
     note: str = ""
 
 
-def record(tx: Connection, draft: Settlement, by: By, owner: Owner | None = None) -> dict[str, Any]:
+def record(
+    tx: Connection, draft: Settlement, by: By, owner: Owner | None = None, queue: Queue | None = None
+) -> dict[str, Any]:
     """
     A work: write a settlement down and post it. The same again changes nothing. `owner`: whose account it must be.
+    `queue`: where payouts wait for their float; after a top-up they are tried at once.
 
     Raises NotFound (also for another merchant's account), and Refusal: bad_amount, bad_currency, bad_fee,
     bad_reference, bad_note, bad_settled_at, reference_taken (it was recorded with other amounts).
@@ -77,6 +82,8 @@ def record(tx: Connection, draft: Settlement, by: By, owner: Owner | None = None
     tx.execute(insert(settlements).values(row))
     bring(tx, {row["id"]: of_settlement(row)}, by.now_ms)
     by.write_down(tx, "settlement.recorded", row["id"], draft.note)
+    if queue is not None and draft.amount_minor < 0:
+        hasten(tx, queue, "float", by.now_ms)
     return row
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, or_, select
 
 from service.attention import open_attention
 from service.merchants.audit import By
-from service.merchants.events import News
+from service.merchants.events import News, tell
 from service.orders.rules import LIVE
 from service.orders.settle import ACTOR, Affairs, GiveBack
 from service.orders.states import Order, Session
@@ -17,6 +17,7 @@ from service.orders.tables import orders, sessions
 from service.payments.heard import Change, Context
 from service.payments.refunds import Duplicates
 from service.payments.rules import Problem
+from service.payments.tables import payments
 
 
 class Follow:
@@ -44,6 +45,15 @@ class Follow:
             {change.row["session_id"] for change in ours if change.row["session_id"]},
         )
         return affairs.done()
+
+
+def refund_ended(tx: Connection, payment_id: str, context: Context) -> None:
+    """A refund of ours came to nothing: what went back besides is somebody else's, and its order has to hear of it."""
+    order_id = tx.execute(select(payments.c.order_id).where(payments.c.id == payment_id)).scalar()
+    if order_id:
+        affairs = Affairs(tx, context)
+        affairs.settle([order_id])
+        tell(tx, context.queue, affairs.done(), context.ids, context.now_ms)
 
 
 def _newly_captured(change: Change) -> bool:

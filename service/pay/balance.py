@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from litestar import Request, Response
 from litestar.handlers import HTTPRouteHandler
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from service.database import StorageError
 from service.errors import Refusal
 from service.escrow.beneficiaries import of_link, payee_of
-from service.escrow.states import Payout
-from service.escrow.tables import payouts
+from service.escrow.states import Hold, Payout
+from service.escrow.tables import holds, payouts
 from service.ledger.balances import OfBeneficiary, month_of, of_beneficiary
 from service.ledger.months import local
 from service.merchants.tables import merchants
@@ -49,6 +49,7 @@ WORDS: Final[Mapping[str, tuple[str, str]]] = {
         "Payé par vos clients, gardé jusqu’à la livraison.",
         "Paid by your customers, kept until it is delivered.",
     ),
+    "scheduled": ("La prochaine somme sera disponible le {when}.", "The next sum becomes available on {when}."),
     "paid_out": ("Versé en {month}", "Paid to you in {month}"),
     "reserved": ("En route vers vous : {amount}", "On its way to you: {amount}"),
     "owed": (
@@ -124,13 +125,15 @@ class BalancePage:
             .limit(PAYOUTS_SHOWN)
         )
         tell, states = words.sayer(language, WORDS), words.sayer(language, STATES)
+        release_at_ms = _next_release(tx, row["id"], now_ms) if balance.pending_minor else None
+        scheduled = amounts.when(release_at_ms, month.zone.key, language) if release_at_ms else ""
         shop = tx.execute(select(merchants.c.name).where(merchants.c.id == owner.merchant_id)).scalar()
         return {
             "tell": tell,
             "shop": shop or "",
             "live": owner.live,
             "name": payee_of(tx, row["id"])["name"] or row["reference"] or "",
-            "figures": _figures(balance, language, local(now_ms, month.zone).month),
+            "figures": _figures(balance, language, local(now_ms, month.zone).month, scheduled),
             "alert": tell("owed") if balance.available_minor < 0 else "",
             "payouts": [
                 {
@@ -160,18 +163,27 @@ def language_of(request: Request[Any, Any, Any]) -> str:
     return max(words.LANGUAGES, key=lambda language: weights.get(language, 0.0))
 
 
-def _figures(balance: OfBeneficiary, language: str, month: int) -> list[tuple[str, str, str]]:
-    """Each figure with its label and what explains it."""
+def _next_release(tx: Connection, beneficiary_id: str, now_ms: int) -> int | None:
+    """When the clock releases the next of what is held; none while all of it waits for a delivery or is frozen."""
+    h = holds.c
+    waits = h.beneficiary_id == beneficiary_id, h.state == Hold.RELEASE_SCHEDULED.value, h.release_at_ms > now_ms
+    return tx.execute(select(func.min(h.release_at_ms)).where(*waits)).scalar()
+
+
+def _figures(balance: OfBeneficiary, language: str, month: int, scheduled: str) -> list[tuple[str, str, list[str]]]:
+    """Each figure with its label and what explains it. `scheduled`: when the next is released; empty when none is."""
     tell = words.sayer(language, WORDS)
     name = words.MONTHS[month - 1][words.LANGUAGES.index(language)]
 
     def amount(minor: int) -> str:
         return amounts.shown(minor, balance.currency, language)
 
-    on_its_way = tell("reserved", amount=amount(balance.reserved_minor)) if balance.reserved_minor else ""
+    payable = [tell("available_hint")] if balance.available_minor > 0 else []
+    waiting = [tell("pending_hint"), *([tell("scheduled", when=scheduled)] if scheduled else [])]
+    on_its_way = [tell("reserved", amount=amount(balance.reserved_minor))] if balance.reserved_minor else []
     return [
-        (tell("available"), amount(balance.available_minor), tell("available_hint")),
-        (tell("pending"), amount(balance.pending_minor), tell("pending_hint")),
+        (tell("available"), amount(balance.available_minor), payable),
+        (tell("pending"), amount(balance.pending_minor), waiting),
         (tell("paid_out", month=name), amount(balance.paid_out_minor), on_its_way),
     ]
 

@@ -29,10 +29,20 @@ from service.merchants.events import tell
 from service.payments.book import Book
 from service.payments.client import LIMIT_MS, Client
 from service.payments.facts import Fact, Kind, Source, Told
+from service.payments.heard import Context
 from service.payments.outcome import asked
-from service.payments.refund_match import WITHOUT_AN_END, step
+from service.payments.refund_match import NOTHING_WENT, WITHOUT_AN_END, step
 from service.payments.refund_rows import STUCK, UNKNOWN, move, one
-from service.payments.refunds import REFUND, PaidOutBy, by_none, follow_facts, refuse_paid_out, said_why
+from service.payments.refunds import (
+    REFUND,
+    Ended,
+    PaidOutBy,
+    by_none,
+    follow_facts,
+    nothing_ends,
+    refuse_paid_out,
+    said_why,
+)
 from service.payments.states import DISPUTE_ORDER, REFUND_ORDER, RefundState, RefundStep
 from service.payments.tables import aliases, attempts, facts, payments, refunds
 from service.providers.base import NotFinal
@@ -111,10 +121,11 @@ class Refunder:
         ids: Ids,
         clock: Clock,
         paid_out_by: PaidOutBy = by_none,
+        ended: Ended = nothing_ends,
     ) -> None:
         self._db, self._queue, self._syncer, self._client = db, queue, syncer, client
         self._registry, self._calls, self._ids, self._clock = registry, calls, ids, clock
-        self._paid_out_by = paid_out_by
+        self._paid_out_by, self._ended = paid_out_by, ended
 
     async def act(self, message: Message, _: Any) -> Outcome:
         """One request about one refund. Done when it has come to its end."""
@@ -225,6 +236,8 @@ class Refunder:
         if not todo.again:
             moved = move(tx, one(tx, row["id"]), after, self._ids, now_ms, failure_reason=failure[:300])
             tell(tx, self._queue, moved, self._ids, now_ms)
+            if after in NOTHING_WENT:
+                self._ended(tx, row["payment_id"], Context(self._queue, self._ids, now_ms))
         return word, self._hear(tx, row, told) if told is not None else Report()
 
     def _name(self, tx: Connection, row: Mapping[str, Any], name: str, now_ms: int) -> None:

@@ -42,6 +42,8 @@ POLICY_ACTOR: Final = "policy"
 Duplicates = Literal["auto", "ask"]
 PaidOutBy = Callable[[Connection, str], str]
 """`paid_out_by(tx, refund_id)`: the payout by which a refund is being made; empty: none."""
+Ended = Callable[[Connection, str, Context], object]
+"""`ended(tx, payment_id, context)`: one of its refunds came to nothing: what went back besides is not ours."""
 
 _TOLD_OF_REFUNDS = Lookup(
     select(attempts.c.payment_id)
@@ -102,6 +104,10 @@ def load(tx: Connection, payment_id: str) -> PaymentRecord:
     return records.payments[payment_id]
 
 
+def nothing_ends(tx: Connection, payment_id: str, context: Context) -> None:
+    """Where nobody else looks at refunds."""
+
+
 def by_none(tx: Connection, refund_id: str) -> str:
     """Where no refund is made by payout."""
     return ""
@@ -121,6 +127,7 @@ class Refunds:
 
     `calls`: what each provider can do. `duplicates`: what becomes of money that came twice: `auto` gives the younger
     capture back, `ask` leaves it to a person. `paid_out_by`: no person ends a refund while a payout may be making it.
+    `ended`: told of one that came to nothing.
     """
 
     def __init__(
@@ -129,8 +136,10 @@ class Refunds:
         calls: Mapping[str, Calls],
         duplicates: Duplicates = "ask",
         paid_out_by: PaidOutBy = by_none,
+        ended: Ended = nothing_ends,
     ) -> None:
         self._queue, self._calls, self._duplicates, self._paid_out_by = queue, calls, duplicates, paid_out_by
+        self._ended = ended
 
     def create(
         self,
@@ -209,6 +218,7 @@ class Refunds:
         news = move(tx, row, state, by.ids, by.now_ms, failure_reason="given_up")
         close_attention(tx, refund_id, FAILED, by.now_ms)  # who says so has seen it
         tell(tx, self._queue, news, by.ids, by.now_ms)
+        self._ended(tx, row["payment_id"], Context(self._queue, by.ids, by.now_ms))
         return one(tx, refund_id)
 
     def follow(self, tx: Connection, changes: Sequence[Change], context: Context) -> list[News]:

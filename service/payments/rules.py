@@ -240,8 +240,8 @@ def flows(facts: Sequence[Fact], currency: str) -> Flows:
         captured[main],
         max((fact.fee_minor for fact in facts if fact.fee_minor is not None), default=0),
         refunded,
-        clawed,
-        lost,
+        min(clawed, captured[main]),
+        min(lost, captured[main]),
         max(0, min(still, captured[main] - refunded - clawed - lost)),
         tuple(sorted((code, minor) for code, minor in captured.items() if code != main)),
     )

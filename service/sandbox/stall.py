@@ -2,7 +2,7 @@
 A seller on the demonstration's market: sales whose money is held, delivered, released by the clock and paid out.
 
 Everything goes through the API with the shop's own key, as an application's would; the buyer pays by FedaPay, and
-FedaPay pays the seller. `sale` is the sale of the moment, with the seller's three balances at each step.
+FedaPay pays the seller. `sale` is the sale of the moment, with the seller's three balances at each step, `sales` how many there were.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
 from service.ids import now_ms
 from service.sandbox.bank import Payer
+from service.sandbox.figures import money
 from service.sandbox.teller import Sandbox
 
 REFERENCE = "stall-moussa"
@@ -45,6 +46,16 @@ class Step:
     paid_out: int
 
 
+@dataclass(frozen=True, slots=True)
+class Sales:
+    """Since the beginning: sales that were paid for and those that went on to the seller, with their minor units."""
+
+    sold: int = 0
+    sold_minor: int = 0
+    paid_out: int = 0
+    paid_out_minor: int = 0
+
+
 class Unexpected(Exception):
     """The service said no to something that it should have taken."""
 
@@ -56,7 +67,7 @@ class Stall:
         self._url, self._headers, self._sandbox = url, {"Authorization": f"Bearer {key}"}, sandbox
         self._numbers, self._seller = itertools.count(), ""
         self.sale: Sequence[Step] = ()
-        self.steps = 0  # in all, so that whoever prints them knows which are new
+        self.sales = Sales()
 
     async def run(self, stop: asyncio.Event) -> None:
         """One sale after the other."""
@@ -72,7 +83,7 @@ class Stall:
                 await _wait(stop, BETWEEN_S)
 
     async def _sell(self, http: aiohttp.ClientSession, stop: asyncio.Event, price: int) -> None:
-        seller = self._seller or await self._open(http)
+        seller, said = self._seller or await self._open(http), money(price, "XOF")
         line: dict[str, Any] = {"description": "Boubou brodé", "quantity": 1, "unit_amount": price}
         wish: dict[str, Any] = {"lines": [line], "currency": "XOF", "escrow": {"beneficiary": seller}}
         order = await self._ask(http, "POST", "/v1/orders", wish)
@@ -91,21 +102,25 @@ class Stall:
         of_order = f"/v1/orders/{order['id']}"
         if not await self._until(http, stop, of_order, "state", "paid"):
             return
-        await self._look(http, f"paid {price} F: held for the seller")
+        done = self.sales
+        self.sales = replace(done, sold=done.sold + 1, sold_minor=done.sold_minor + price)
+        await self._look(http, f"paid {said}: held for the seller")
         if await _wait(stop, DELIVERED_AFTER_S):
             return
         await self._ask(http, "POST", f"{of_order}/deliver", {})
-        await self._look(http, "delivered: the clock runs")
+        await self._look(http, f"delivered: the clock of {said} runs")
         hold = (await self._ask(http, "GET", of_order))["escrow"]["hold"]
         if not await self._until(http, stop, f"/v1/holds/{hold}", "status", "released"):
             return
-        await self._look(http, "released by the clock")
+        await self._look(http, f"released by the clock: {said}")
         if await _wait(stop, DELIVERED_AFTER_S):
             return
         wish = {"beneficiary": seller, "amount": price, "currency": "XOF", "hold": hold}
         payout = await self._ask(http, "POST", "/v1/payouts", wish)
         if await self._until(http, stop, f"/v1/payouts/{payout['id']}", "status", "paid"):
-            await self._look(http, "paid out to the seller's wallet")
+            done = self.sales
+            self.sales = replace(done, paid_out=done.paid_out + 1, paid_out_minor=done.paid_out_minor + price)
+            await self._look(http, f"paid out to their wallet: {said}")
 
     async def _open(self, http: aiohttp.ClientSession) -> str:
         """The stall is opened once; a later run finds its seller again."""
@@ -136,7 +151,6 @@ class Stall:
     def _add(self, text: str, balance: dict[str, Any]) -> None:
         figures = (int(balance.get(name, 0)) for name in ("available", "pending", "paid_out"))
         self.sale = (*self.sale, Step(now_ms() / 1000, text, *figures))
-        self.steps += 1
 
     async def _ask(self, http: aiohttp.ClientSession, method: str, path: str, body: Any = None) -> Any:
         async with http.request(method, path, json=body) as answer:

@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from service.sandbox.closing import Closing
-from service.sandbox.figures import grouped
+from service.sandbox.figures import grouped, money
 from service.sandbox.merchant import Counters
 from service.sandbox.player import Played
+from service.sandbox.stall import Sales
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Ended:
     shop: Counters
     refused: int  # webhooks that a listener could not verify
     recover: list[str]  # the commands that bring what failed
+    sales: Sales = Sales()  # for the seller whose money is held
 
 
 def summarise(ended: Ended, console: Console) -> None:
@@ -45,6 +47,12 @@ def summarise(ended: Ended, console: Console) -> None:
         )
     for command in ended.recover:
         say(f"           when it runs again, {command}")
+    sales = ended.sales
+    if sales.sold:
+        say(
+            f"Sales      {grouped(sales.sold)} sold for the seller ({money(sales.sold_minor, 'XOF')}),"
+            f" {grouped(sales.paid_out)} paid out to them ({money(sales.paid_out_minor, 'XOF')})"
+        )
     for number, words in (
         (closing.unfinished, "callbacks have work or a question open; the next start goes on"),
         (closing.aside, "callbacks set aside (parked or deferred)"),

@@ -26,12 +26,13 @@ from service.errors import Refusal
 from service.escrow import beneficiaries as steps
 from service.escrow.beneficiaries import To
 from service.escrow.payouts import Draft
-from service.escrow.states import Payout
-from service.escrow.tables import beneficiaries, payees_personal
+from service.escrow.states import Hold, Payout
+from service.escrow.tables import beneficiaries, holds, payees_personal
 from service.escrow.terms import Terms, set_terms
 from service.ledger.ledger import Entry, Kind, Move, Place, bring
 from service.merchants.audit import By
 from service.orders.owner import Whose
+from service.payments.facts import Kind as FactKind
 from service.pay.balance import STATES, WORDS, BalancePage
 from tests.property.test_orders_machine import MINE
 from tests.support.api import another, api_of
@@ -87,8 +88,8 @@ class Pages:
 
     def __init__(self, market: Market) -> None:
         self.market = market
-        market.sold()
-        order_id, _ = market.sold(7_000)
+        self.waits, _ = market.sold()
+        order_id, self.payment = market.sold(7_000)
         market.release(market.hold_of(order_id)["id"])
         market.pay_out(2_000)
         settings = SimpleNamespace(timezone="Africa/Abidjan")
@@ -169,6 +170,25 @@ def test_the_page_says_what_is_theirs(pages: Pages) -> None:
             "default-src 'none'" in held["content-security-policy"] and "unsafe" not in held["content-security-policy"]
         )
         assert held["x-robots-tag"] == "noindex" and "set-cookie" not in held
+
+
+def test_the_hints_say_what_is_so(pages: Pages) -> None:
+    """"Can be paid out" stands above zero alone; what waits has a day once it is delivered, and none while frozen."""
+    path, market = pages.link(), pages.market
+    payable, next_ = "Cette somme peut vous être versée", "La prochaine somme sera disponible le 22 novembre 2026 à 09:00"
+    said = text_of(pages.get(path))
+    assert payable in said and "La prochaine" not in said, "nothing was delivered yet"
+    market.deliver(pages.waits)
+    market.pay_out(5_000)
+    said = text_of(pages.get(path))
+    assert "Disponible 0 F CFA" in said and payable not in said and next_ in said
+    assert "becomes available on 22 November 2026 at 09:00 (GMT)." in text_of(pages.get(path + "?lang=en"))
+    market.said(pages.payment, FactKind.REFUNDED, "re_1", 1_000)  # of what was released: now they owe it
+    said = text_of(pages.get(path))
+    assert "Disponible -1 000 F CFA" in said.replace("\u2212", "-") and payable not in said and next_ in said
+    with market.tx() as tx:
+        tx.execute(update(holds).values(state=Hold.FROZEN.value))
+    assert "La prochaine" not in text_of(pages.get(path)), "no clock releases what is frozen"
 
 
 def test_the_language_is_the_browser_s_until_it_is_chosen(pages: Pages) -> None:

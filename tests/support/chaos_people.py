@@ -59,19 +59,20 @@ class People:
     """
     `did` and `refused` count what was tried; `scale`: how many times as many do something in a round. `elsewhere`: by
     provider and currency, what callbacks alone have moved: told of strangers' payments, lost, clawed back. `trusted`:
-    payments that a person has called paid: provider, currency, and what was taken beyond what is recorded.
+    payments that a person has called paid, whatever amount was taken.
     """
 
     c: Counter
     seed: int
     scale: int = 1
+    turn: int = -1
     dice: Random = field(init=False)
     sellers: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     recent: deque[str] = field(default_factory=lambda: deque(maxlen=RECENT))
     did: Count[str] = field(default_factory=Count)
     refused: Count[str] = field(default_factory=Count)
     elsewhere: Count[tuple[str, str]] = field(default_factory=Count)
-    trusted: dict[str, tuple[str, str, int]] = field(default_factory=dict)
+    trusted: set[str] = field(default_factory=set)
     hit: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -139,7 +140,7 @@ class People:
         app, dice = self.c.till.app, self.dice
         known = await self.rows(payments, payments.c.id.in_(list(self.recent)))
         money = [row for row in known if row.captured_minor]
-        for row in self.some(money, 3):
+        for row in self.some(money, 2):
             part = dice.choice((None, None, 100))
             await self.hand("refund", app.refunds.create, row.id, part, "wrong size", self.by())
         by_reference = {
@@ -191,11 +192,17 @@ class People:
             await self.hand("cancel order", order_steps.cancel, app.queue, self.owner, row.id, self.by())
         kept = await self.rows(holds, holds.c.state.in_(("held", "release_scheduled", "frozen")))
         for hold in self.some(kept[-RECENT:], 6):
-            what = self.dice.choice(("confirm", "dispute", "release", "wait", "wait"))
+            self.turn += 1
+            what = ("dispute", "refund", "confirm", "wait", "release")[self.turn % 5]
             if hold.state == "frozen":
                 await self.hand("unfreeze", app.holds.unfreeze, hold.id, "seen", self.by("operator"))
             elif what == "confirm":
                 await self.hand("confirm", self._confirm, hold)
+            elif what == "refund":
+                for row in await self.rows(
+                    payments, payments.c.order_id == hold.order_id, payments.c.captured_minor > 0
+                ):
+                    await self.hand("refund", app.refunds.create, row.id, None, "sold out", self.by())
             elif what == "dispute":
                 await self.hand("complain", app.holds.dispute, hold.id, "it is torn", self.by("buyer"))
             elif what == "release":
@@ -265,11 +272,10 @@ class People:
                 continue
             paid = charge is not None and charge.captured_minor
             word = "succeeded" if paid else "not_sent" if charge is None else "failed"
-            said = app.desk.decide(row.payment_id, word, "seen in its list", self.by())
-            before = self.did[f"decided {word}"]
-            await self.ask(f"decided {word}", said)
-            if charge is not None and paid and self.did[f"decided {word}"] > before:
-                self.trusted[row.payment_id] = row.provider, charge.currency, charge.captured_minor - row.amount_minor
+            before = self.did["decided succeeded"]
+            await self.ask(f"decided {word}", app.desk.decide(row.payment_id, word, "seen in its list", self.by()))
+            if self.did["decided succeeded"] > before:
+                self.trusted.add(row.payment_id)
 
     async def struck(self, charge: Charge) -> None:
         """The payer's bank disputes it, and decides; or the operator takes it back."""
@@ -277,12 +283,14 @@ class People:
         if charge.id in self.hit or left <= 0:
             return
         self.hit.add(charge.id)
+        events: list[tuple[str, dict[str, str]]]
         about: dict[str, Any] = {"currency": charge.currency, "live": "false", "time_ms": self.c.clock()}
         if charge.provider == "stripe":
             names = (charge.id, *charge.names.values())
             about |= {"id": next(name for name in names if name.startswith("pi_")), "amount": left}
             about |= {"charge": charge.names["paid_by"], "dispute": f"dp_{charge.id[-12:]}"}
-            events = ("charge.dispute.created", {}), ("charge.dispute.closed", {"status": "lost" if lost else "won"})
+            end = {"status": "lost" if lost else "won"}
+            events = [("charge.dispute.created", {}), ("charge.dispute.closed", end)]
         else:
             asked = min(charge.captured_minor, charge.amount_minor)  # what is beyond is the payer's fee
             about |= {"id": charge.id, "reference": charge.reference, "amount": asked}
@@ -293,7 +301,7 @@ class People:
                 return
             about |= {"dispute": charge.id, "refunded": left}
             word = "merchant-accepted" if lost else "declined"
-            events = ("charge.dispute.create", {}), ("charge.dispute.resolve", {"reason": word})
+            events = [("charge.dispute.create", {}), ("charge.dispute.resolve", {"reason": word})]
         decided = self.dice.random() < 0.8
         for event, more in events[: 1 + decided]:
             await self.calls(charge.provider, event, about | more)

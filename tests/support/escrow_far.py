@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 
 from service.callbacks.process import Report
 from service.escrow.pay_out import Payer
+from service.ids import Ids
 from service.payments.facts import Fact, Kind, Told
 from service.payments.refund_send import Refunder
 from service.providers import CALLS
@@ -25,12 +26,12 @@ T = TypeVar("T")
 Kindness = Literal["keyed", "asked", "named", "silent"]
 """It takes keys; it is asked by our reference, only by its own name, or not at all. Only the first pays a key once."""
 
-SLOW_MS = 9 * 60_000
-"""After a lost answer a payout may not be in its book at once: less than our grace."""
+SLOW_MS, TOO_SLOW_MS = 9 * 60_000, 25 * 60_000
+"""After a lost answer a payout may not be seen in its book at once: mostly after less than our grace."""
 
 SENDS = (
     *("accepted", "paid", "otp", "failed", "refused", "float", "not_sent", "lost_before", "lost_after", "lost_slowly"),
-    *("dies_before", "dies_after", "dies_slowly"),
+    *("dies_before", "dies_after", "dies_slowly", "lost_too_slowly"),
 )
 REFUNDS = ("pending", "succeeded", "refused", "not_sent", "lost_before", "lost_after", "dies_before", "dies_after")
 
@@ -51,13 +52,14 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
 
 @dataclass
 class Sent:
-    """A payout in the provider's book."""
+    """A payout in the provider's book. `once`: a second one under its reference is refused."""
 
     reference: str
     amount: int
     stage: Stage
     seen_ms: int
     was_paid: bool = False
+    once: bool = False
     fee: int = 0
 
     def moves(self, stage: Stage) -> None:
@@ -144,12 +146,15 @@ class Far:
             if mood.startswith("dies"):
                 raise Died
             return self._tell(known[0])
+        if known and known[0].once:
+            return PayoutRefused("duplicate_reference")
         if mood in ("refused", "float"):
             return PayoutRefused("bad_account" if mood == "refused" else "insufficient_float")
         stages: dict[str, Stage] = {"paid": "paid", "otp": "otp", "failed": "failed"}
         sent = Sent(reference, paying.amount_minor, "in_transit", self.clock())
         sent.moves(stages.get(mood, "in_transit"))
-        sent.seen_ms += SLOW_MS if mood.endswith("slowly") else 0
+        sent.once = mood == "lost_too_slowly"
+        sent.seen_ms += TOO_SLOW_MS if sent.once else SLOW_MS if mood.endswith("slowly") else 0
         self.book.setdefault(reference, []).append(sent)
         if mood.startswith("dies"):
             raise Died
@@ -184,7 +189,7 @@ class Far:
         if mood.startswith("lost"):
             return Lost("timeout")
         kind = Kind.REFUND_SUCCEEDED if mood == "succeeded" else Kind.REFUND_PENDING
-        return Refunding(Told(given.names[:1], (Fact(kind, f"re_{given.key}", 0, amount, None, "XOF"),)))
+        return Refunding(Told(given.references[:1], (Fact(kind, f"re_{given.key}", 0, amount, None, "XOF"),)))
 
 
 class InMemory:
@@ -232,6 +237,8 @@ class Abroad(Market):
         self.far = Far(Clock(), kind)
         super().__init__({"stripe": self.far.paying()}, **terms)
         self.far.clock = self.clock
+        self.numbers = 1_000
+        self.ids = Ids(self.clock, self._number)
         db: Any = InMemory(self.engine)
         syncer: Any = _Syncer(self, db)
         client: Any = self.far
@@ -244,4 +251,22 @@ class Abroad(Market):
         payer: Any = Payer
         self.payer: Payer = payer(*parts({"stripe": self.far.paying()}, lambda _: ""))
         self.refunder = Refunder(*parts(calls))
+
+    def _number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    @property
+    def _driver(self) -> Any:
+        with self.engine.connect() as connection:
+            return connection.connection.driver_connection
+
+    def saved(self) -> tuple[bytes, int, int, str]:
+        """All that it is, for `as_it_was` of another one of the same kind. Nothing has been sent yet."""
+        return self._driver.serialize(), self.clock(), self.numbers, self.seller
+
+    def as_it_was(self, saved: tuple[bytes, int, int, str]) -> None:
+        """Go on from there."""
+        whole, self.clock.now_ms, self.numbers, self.seller = saved
+        self._driver.deserialize(whole)
         self.ours = OURS

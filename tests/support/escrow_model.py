@@ -109,7 +109,7 @@ class Payment:
         found |= {("dispute", name) for name in self.reversals}
         # While one of ours is on its way nobody can say whose money it was; nothing is released meanwhile.
         if self.refunded() > self.refunded(ours=True) + under_way:
-            found.add(("refunded_elsewhere", self.refunded(ours=False)))
+            found.add(("refunded_elsewhere", (self.id, self.refunded(ours=False))))
         if self.late:
             found.add(("late", self.id))
         if self.wrong:
@@ -159,6 +159,7 @@ class Hold:
     overruled: set[Cause] = field(default_factory=set)
     stands: set[str] = field(default_factory=set)
     auto_failed: bool = False
+    came_back: bool = False
 
     @property
     def unreleased(self) -> bool:
@@ -176,6 +177,7 @@ class Hold:
         gone = min(max(self.held - kept, 0), self.held)
         if self.state == "refunded" and gone < self.held:
             self.state = "held"  # a bank has sent a refund back
+            self.came_back = True
         if self.unreleased:
             stands = set(causes) | ({("buyer", "")} if self.buyer_objects else set())
             self.stands = {word for word, _ in stands - self.overruled}
@@ -221,6 +223,11 @@ class Order:
         """Our refunds of a payment that have no end and that the provider may have."""
         return sum(one.amount for one in self.refunds if one.payment is payment and one.with_the_provider)
 
+    @property
+    def refund_open(self) -> bool:
+        """Whoever makes it: some money is on its way back, so nobody knows how much there is to release."""
+        return any(one.open for one in self.refunds) or any(one.pending_elsewhere for one in self.payments)
+
     def ours_alone(self, payment: Payment) -> bool:
         """Whether all that went back of it went by our hand, and nobody disputes it."""
         return not payment.disputed and payment.refunded(ours=False) == 0
@@ -263,7 +270,7 @@ BACK = ("failed", "canceled", "returned")
 _SAID: dict[str, dict[str, str]] = {
     "in_transit": dict.fromkeys(SENT, "in_transit"),
     "otp": dict.fromkeys(SENT, "in_transit"),
-    "paid": dict.fromkeys((*SENT, "failed"), "paid"),
+    "paid": dict.fromkeys((*SENT, "failed", "canceled"), "paid"),
     "failed": dict.fromkeys(SENT, "failed") | {"paid": "returned"},
     "returned": dict.fromkeys((*SENT, "paid"), "returned"),
 }
@@ -278,7 +285,7 @@ class Payee:
 
 @dataclass
 class Payout:
-    """A payout. `paid_after_all`: the provider first said that it had failed."""
+    """A payout. `unknown_ms`: since when. `paid_after_all`: it had ended. `looked_after`: asked about days later."""
 
     id: str
     reference: str
@@ -289,14 +296,14 @@ class Payout:
     hold: Hold | None = None
     state: str = "requested"
     fee: int = 0
-    sent_ms: int = 0
+    unknown_ms: int = 0
     first_sent_ms: int = 0
     named: bool = False
     otp: bool = False
-    waits: str = ""
     paid_after_all: bool = False
     retried: bool = False
     cannot_be_asked: bool = False
+    looked_after: bool = False
 
     def told(self, stage: str, fee: int) -> None:
         """The provider's word."""
@@ -306,7 +313,8 @@ class Payout:
         self.named = True
         if stage == "otp" and self.state in OPEN:
             self.otp = True
-        self.paid_after_all |= was == "failed" and self.state == "paid"
+        self.paid_after_all |= was in BACK and self.state == "paid"
+        self.looked_after |= was != "paid" and stage == "paid"
         self.ended()
 
     def ended(self) -> None:
@@ -340,6 +348,14 @@ class Books:
     def reserved(self) -> int:
         """In payouts that are open."""
         return sum(one.amount for one in self.payouts if one.state in OPEN)
+
+    def told(self, one: Payout, stage: str, fee: int) -> None:
+        """The provider's word. What another payout of the same hold has meanwhile is that one's for good."""
+        was = one.state
+        one.told(stage, fee)
+        others = [other for other in self.payouts if other is not one and other.hold is one.hold]
+        if was in BACK and one.state not in BACK and any(other.state not in BACK for other in others):
+            one.hold = None
 
     def drawn(self, source: str) -> int:
         """By payouts from one of the two balances."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from copy import deepcopy
+from typing import Any, cast
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from outbox.message import Message
+from outbox.message import Message, Outcome
 from service.errors import Refusal
 from service.escrow import beneficiaries as payee_steps
 from service.escrow.beneficiaries import To
@@ -19,13 +20,16 @@ from service.payments.facts import Fact, Kind, Source
 from service.providers.calls import Lost, NotSent, Refunding, RefundRefused
 from tests.property.test_book_machine import ACCOUNT
 from tests.property.test_orders_machine import MINE
-from tests.support.escrow_far import REFUNDS, Abroad, Died, at_once
+from tests.support.escrow_check import reached
+from tests.support.escrow_far import REFUNDS, SENDS, Abroad, Died, at_once
 from tests.support.escrow_model import DAY_MS, Books, Movement, Order, Payee, Payment, Refund
 
 NOBODY_NEEDED = 3_000
 """Above this a person approves a payout."""
 SALES = (*["right"] * 12, "under", "over", "foreign", "twice", "short_then_right", "two_payments",
          "late", "revived", "disputed_first", "unpaid")  # fmt: skip
+BEGUN: dict[tuple[str, bool], Any] = {}
+"""What was prepared once, by kind of provider and terms: it costs more than all that an example then does."""
 
 
 class Sales(RuleBasedStateMachine):
@@ -33,22 +37,37 @@ class Sales(RuleBasedStateMachine):
 
     # --- beginning and end
 
-    @initialize(kind=st.sampled_from(["keyed", "asked", "named", "silent"]), by_itself=st.booleans())
-    def begin(self, kind: Any, by_itself: bool) -> None:
+    @initialize(
+        kind=st.sampled_from(["keyed", "asked", "asked", "named", "silent"]),
+        by_itself=st.booleans(),
+        moods=st.lists(st.sampled_from(SENDS), min_size=3, max_size=3),
+        later=st.lists(st.sampled_from(["", "paid", "failed", "returned"]), min_size=3, max_size=3),
+        back=st.lists(st.sampled_from(REFUNDS), max_size=1),
+        word=st.sampled_from(["succeeded", "failed"]),
+    )
+    def begin(self, kind: Any, by_itself: bool, moods: list[str], later: list[Any], back: list[str], word: str) -> None:
         """One seller, one provider."""
         self.market = Abroad(kind, payout_on_release=by_itself, approve_above={"XOF": NOBODY_NEEDED})
-        self.far, self.kind, self.by_itself = self.market.far, kind, by_itself
-        self.books, self.sound = Books(), True
-        self.payees = [Payee()]
-        self.told: list[tuple[str, Fact]] = []
+        self.far, self.kind, self.by_itself, self.sound = self.market.far, kind, by_itself, True
         self.settlements: dict[str, Wanted] = {}
-        self.number = 0
-        for _ in range(2):
-            self.sell("right", 2_500, timed=True)
-        self.prepare()
+        if (kind, by_itself) not in BEGUN:
+            self.books, self.payees, self.number = Books(), [Payee()], 0
+            self.told: list[tuple[str, Fact]] = []
+            self.prepare()
+            BEGUN[kind, by_itself] = self.market.saved(), deepcopy((self.books, self.payees, self.number, self.told))
+        saved, known = BEGUN[kind, by_itself]
+        self.market.as_it_was(saved)
+        self.books, self.payees, self.number, self.told = deepcopy(known)
+        self.begun(moods, later)
+        if back:
+            order = self.books.orders[-1]
+            self.refunded(order, order.payments[0], None, [back[0], "succeeded"], [word])
 
     def prepare(self) -> None:
-        """What else there is at the beginning."""
+        """What there is at the beginning, the same each time."""
+
+    def begun(self, moods: list[str], later: list[Any]) -> None:
+        """What comes next, another each time."""
 
     def teardown(self) -> None:
         """The database is gone."""
@@ -78,15 +97,15 @@ class Sales(RuleBasedStateMachine):
         assert came == code
         return came is not None
 
-    def work(self, act: Callable[[Message, Any], Any], subject: str, payload: str, mood: str) -> None:
-        """One message is worked on; the worker may die of it. What was called is in `far.calls`."""
+    def work(self, act: Callable[[Message, Any], Any], subject: str, payload: str, mood: str) -> Outcome | None:
+        """One message is worked on; None: the worker has died of it. What was called is in `far.calls`."""
         self.far.mood, self.far.calls = mood, []
         now_ms = self.now
         message = Message(f"m:{subject}", "t", ACCOUNT.id, subject, payload, 1, 1, now_ms, now_ms, now_ms)
         try:
-            at_once(act(message, None))
+            return cast(Outcome, at_once(act(message, None)))
         except Died:
-            pass
+            return None
 
     # --- sales
 
@@ -182,6 +201,7 @@ class Sales(RuleBasedStateMachine):
         order, payment = self.money(data)
         captures = [fact for id_, fact in self.told if id_ == payment.id and fact.kind is Kind.CAPTURED]
         c = captures[0]
+        reached["fee of a capture"] += 1
         self.say(order, payment, Fact(c.kind, c.movement, c.at_ms, c.amount_minor, None, c.currency, fee))
 
     @precondition(lambda self: self.books.payments())
@@ -199,14 +219,17 @@ class Sales(RuleBasedStateMachine):
             name = data.draw(st.sampled_from([f"dp_{n}", *payment.disputes, *payment.disputes]))
             known = payment.disputes.get(name)
             amount = known.amount if known else 700 if part else payment.captured
+            reached[f"dispute {verdict}"] += 1
             self.say(order, payment, self.fact(Kind(f"dispute_{verdict}"), name, amount))
         elif what == "claw":
+            reached["reversed"] += 1
             self.say(order, payment, self.fact(Kind.REVERSED, f"rv_{n}", 400))
         else:
             theirs = sorted(name for name, one in payment.refunds.items() if not one.ours)
             name = data.draw(st.sampled_from([f"re_x{n}", *theirs]))
             amount = payment.refunds[name].amount if name in payment.refunds else 300 + n
             if name in payment.refunds or payment.captured - payment.gone >= amount:
+                reached[f"refund elsewhere {word}"] += 1
                 self.say(order, payment, self.fact(Kind(f"refund_{word}"), name, amount, 0))
 
     @precondition(lambda self: self.told)
@@ -219,17 +242,25 @@ class Sales(RuleBasedStateMachine):
     # --- refunds of ours
 
     @precondition(lambda self: self.books.payments())
-    @rule(data=st.data(), whole=st.booleans())
-    def we_refund(self, data: st.DataObject, whole: bool) -> None:
-        """Asked for; nothing is sent yet."""
-        order, payment = self.money(data)
-        amount = None if whole else 900 + self.number
+    @rule(data=st.data(), whole=st.booleans(), moods=st.lists(st.sampled_from(REFUNDS), max_size=2),
+          words=st.lists(st.sampled_from(["succeeded", "failed", "pending"]), max_size=2))  # fmt: skip
+    def we_refund(self, data: st.DataObject, whole: bool, moods: list[str], words: list[str]) -> None:
+        """Asked for; and what comes of it at once, if anything."""
+        self.refunded(*self.money(data), None if whole else 900 + self.number, moods, words)
+
+    def refunded(self, order: Order, payment: Payment, amount: int | None, moods: list[str], words: list[str]) -> None:
+        """Some of a payment, or the rest of it."""
         open_ = sum(one.amount for one in order.refunds if one.payment is payment and one.open)
         rest = payment.captured - payment.gone - open_ - payment.pending_elsewhere
         made: list[str] = []
         code = "above_the_rest" if rest < (amount or 1) or payment.elsewhere else None
         if not self.refused(lambda: made.append(self.market.refund(payment.id, amount)), code):
-            order.refunds.append(Refund(made[0], payment, amount or rest))
+            one = Refund(made[0], payment, amount or rest)
+            order.refunds.append(one)
+            for mood in moods:
+                self.refund_is_worked_on(order, one, mood)
+            for word in words:
+                self.refund_is_told_of(order, one, word)
 
     def refund(self, data: st.DataObject, want: Callable[[Refund], bool]) -> tuple[Order, Refund] | None:
         """Some refund of ours that is so."""
@@ -241,20 +272,26 @@ class Sales(RuleBasedStateMachine):
           word=st.sampled_from(["succeeded", "succeeded", "failed", "pending"]))  # fmt: skip
     def refund_goes_on(self, data: st.DataObject, what: str, mood: str, word: str) -> None:
         """Something becomes of a refund of ours."""
-        if what == "work":
-            self.refund_is_worked_on(data, mood)
-        elif what == "tell":
-            self.refund_is_told_of(data, word)
-        else:
-            self.refund_is_given_up(data)
-
-    def refund_is_worked_on(self, data: st.DataObject, mood: str) -> None:
-        """Sent, or sent again under its key."""
-        self.next()
-        found = self.refund(data, lambda one: one.open)
+        wanted: dict[str, Callable[[Refund], bool]] = {
+            "work": lambda one: one.open,
+            "tell": lambda one: one.id in self.far.refunded,
+            "give up": lambda one: one.state in ("queued", "unknown") and one.id not in self.far.refunded,
+        }
+        found = self.refund(data, wanted[what])
         if found is None:
             return
-        order, one = found
+        if what == "work":
+            self.refund_is_worked_on(*found, mood)
+        elif what == "tell":
+            self.refund_is_told_of(*found, word)
+        else:
+            self.refund_is_given_up(*found)
+
+    def refund_is_worked_on(self, order: Order, one: Refund, mood: str) -> None:
+        """Sent, or sent again under its key."""
+        self.next()
+        if not one.open:
+            return
         fresh = one.state == "queued"
         self.work(self.market.refunder.act, one.id, "", mood)
         one.state = "submitting" if fresh else "unknown" if one.state == "submitting" else one.state
@@ -272,32 +309,29 @@ class Sales(RuleBasedStateMachine):
                     one.state = "queued"
                 case Lost() if fresh:
                     one.state = "unknown"
+        reached[f"our refund {one.state}"] += 1
         order.follow(self.now)
 
     def by_words(self, movement: Movement) -> str:
         """Of a refund that the provider has."""
         return next((word for word in ("failed", "succeeded") if word in movement.said), "pending")
 
-    def refund_is_told_of(self, data: st.DataObject, word: str) -> None:
+    def refund_is_told_of(self, order: Order, one: Refund, word: str) -> None:
         """By a callback, also after its end, also before the answer."""
         self.next()
-        found = self.refund(data, lambda one: one.id in self.far.refunded)
-        if found is not None:
-            order, one = found
+        if one.id in self.far.refunded:
             movement = one.payment.refunds.setdefault(f"re_{one.id}", Movement(one.amount, ours=True))
-            one.state = self.by_words(Movement(0, movement.said | {word}))
+            was, one.state = one.state, self.by_words(Movement(0, movement.said | {word}))
+            reached[f"our refund {was}, then {one.state}"] += was != one.state
             self.say(order, one.payment, self.fact(Kind(f"refund_{word}"), f"re_{one.id}", one.amount, 0))
 
-    def refund_is_given_up(self, data: st.DataObject) -> None:
+    def refund_is_given_up(self, order: Order, one: Refund) -> None:
         """A person has looked: it is not there."""
-        found = self.refund(data, lambda one: one.state in ("queued", "unknown") and one.id not in self.far.refunded)
-        if found is not None:
-            order, one = found
-            with self.market.tx() as tx:
-                self.next()
-                self.market.refunds.give_up(tx, one.id, "not there", self.market.by)
-            one.state = "canceled" if one.state == "queued" else "failed"
-            order.follow(self.now)
+        with self.market.tx() as tx:
+            self.next()
+            self.market.refunds.give_up(tx, one.id, "not there", self.market.by)
+        one.state = "canceled" if one.state == "queued" else "failed"
+        order.follow(self.now)
 
     # --- all around
 
@@ -315,7 +349,7 @@ class Sales(RuleBasedStateMachine):
                 payee_steps.pay_to(tx, MINE, market.seller, To("account", f"acct_{n:04}", "Moussa"), market.by)
                 self.payees.append(Payee(self.now + DAY_MS))
             elif what == "approve" and self.payees[-1].usable_ms > self.now:
-                payee_steps.approve_payee(tx, MINE, market.seller, "called", market.by_another())
+                market.payouts.approve_payee(tx, MINE, market.seller, "called", market.by_another())
                 self.payees[-1].usable_ms = self.now
 
     @precondition(lambda self: self.books.float() > 100)
@@ -330,5 +364,6 @@ class Sales(RuleBasedStateMachine):
         self.settlements[id_] = moves
         with self.market.tx() as tx:
             bring(tx, {id_: moves}, self.now)
+        reached["settled"] += 1
         self.books.settled += amount
         self.books.settlement_fees += fee

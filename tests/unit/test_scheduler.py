@@ -575,7 +575,7 @@ def test_an_unknown_job_is_named_with_its_neighbours(house: House) -> None:
 
     async def story() -> None:
         scheduler = house.scheduler(house.job(name="expire-stale-orders"), house.job(name="prune"))
-        with pytest.raises(UnknownJob, match=r"no job 'expire-orders'\. Did you mean expire-stale-orders\?"):
+        with pytest.raises(UnknownJob, match=r"no job 'expire-orders'; did you mean expire-stale-orders\."):
             await scheduler.run_now("expire-orders", "ana")
         with pytest.raises(UnknownJob, match=r"There are: expire-stale-orders, prune\."):
             await scheduler.pause("zzz", "ana")
