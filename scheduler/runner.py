@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from scheduler.job import Counters, Job, Lost, Ran, Run, Stopping, unknown, written
 from scheduler.ports import Database
-from scheduler.runs import Begun, Runs, ended
+from scheduler.runs import Begun, Runs, Standing, ended, is_astray
 from scheduler.schedule import missed, plan
 from scheduler.tables import Tables
 from scheduler.tick import Tick
@@ -88,6 +88,7 @@ class Scheduler:
         self._ids = ids
         self._hook = hook
         self._process = process
+        self._quiet_ms = quiet_ms
         self._quiet_until_ms = clock() + quiet_ms
         self._pause_s = pause_ms / 1000
         self._registered = False
@@ -149,7 +150,9 @@ class Scheduler:
         if self._stopping.is_set():
             raise Stopping("The scheduler is stopping; the job was not begun.")
         await self._register()
-        args = (job, self._ids("run"), by, dry_run, self._process, self._clock())
+        now_ms = self._clock()
+        await self._standing(now_ms)
+        args = (job, self._ids("run"), by, dry_run, self._process, now_ms)
         begun = await self._db.write(self._runs.begin_by_hand, *args)
         self._launch(job, begun)
         assert begun.run is not None
@@ -175,7 +178,7 @@ class Scheduler:
         job = self._job(name)
         await self._register()
         now_ms = self._clock()
-        seen_ms = (await self._db.read(self._runs.standing))[name].last_due_at_ms
+        seen_ms = (await self._standing(now_ms))[name].last_due_at_ms
         skipped = missed(job.schedule, seen_ms, now_ms)
         args = (name, by, seen_ms, skipped, self._ids("run"), now_ms)
         resumed, runs = await self._db.write(self._runs.resume, *args)
@@ -210,7 +213,7 @@ class Scheduler:
                     paused_at_ms=paused_at_ms,
                     paused_by=one.paused_by if one else None,
                     running=one.running if one else None,
-                    last=self._runs.last(tx, name) if one else None,
+                    last=self._runs.last(tx, name, now_ms) if one else None,
                 )
             )
         return found
@@ -229,10 +232,26 @@ class Scheduler:
                 self._tell(run)
             self._registered = True
 
+    async def _standing(self, now_ms: int) -> dict[str, Standing]:
+        """How far each job has come; those that wait for a future that the clock has left are brought back first."""
+        # Quiet is asked for once, after the start: of a clock that went back, no longer than it was.
+        self._quiet_until_ms = min(self._quiet_until_ms, now_ms + self._quiet_ms)
+        standing = await self._db.read(self._runs.standing)
+        back = []
+        for name, job in self._jobs.items():
+            one = standing[name]
+            lives = one.running is not None and one.running.id in self._live  # it is brought back when it has ended
+            if not lives and is_astray(one, job, now_ms) and await self._db.write(self._runs.bring_back, job, now_ms):
+                back.append(name)
+        if not back:
+            return standing
+        _log.warning("scheduler.clock_went_back", extra={"jobs": back})
+        return await self._db.read(self._runs.standing)
+
     async def _begin_due(self, now_ms: int) -> list[asyncio.Task[Ran | None]]:
         self._failed = False
         await self._register()
-        standing = await self._db.read(self._runs.standing)
+        standing = await self._standing(now_ms)
         tasks = []
         for name, job in self._jobs.items():
             one = standing[name]

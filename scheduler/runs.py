@@ -10,14 +10,17 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, text, tuple_, update
+from sqlalchemy import Connection, delete, func, insert, select, text, tuple_, update
 
 from scheduler.job import AlreadyRunning, Counters, Job, Lost, Run, State, written
-from scheduler.schedule import Missed, Plan
+from scheduler.schedule import Missed, Plan, plan
 from scheduler.tables import ERROR_MAX, RUNNING, Tables
 
 DEATHS_MAX = 3
 """A run whose process died so often is let go: it may be what kills it."""
+
+FAR_MS = 86_400_000
+"""What is known of a later time than this from now is no small correction: the clock was wrong when it was written."""
 
 KEPT_RUNS = 50
 ROWS_A_PIECE = 500
@@ -35,6 +38,12 @@ class Standing:
     paused_at_ms: int | None
     paused_by: str | None
     running: Run | None
+
+
+def is_astray(one: Standing, job: Job, now_ms: int) -> bool:
+    """Whether a job waits for a future in which the clock was by mistake: its last due time, or its running lease."""
+    lease_until_ms = one.running.lease_until_ms if one.running is not None else 0
+    return one.last_due_at_ms > now_ms + FAR_MS or lease_until_ms > now_ms + job.lease_ms + FAR_MS
 
 
 class Begun(NamedTuple):
@@ -71,10 +80,11 @@ class Runs:
             row.name: Standing(**row._mapping, running=running.get(row.name)) for row in tx.execute(select(self._jobs))
         }
 
-    def last(self, tx: Connection, name: str) -> Run | None:
-        """The newest run of a job that was begun and has ended; a dry run is none."""
+    def last(self, tx: Connection, name: str, now_ms: int) -> Run | None:
+        """The newest run of a job that was begun and has ended; none is a dry run, or one of a far future."""
         r = self._runs.c
         ended = select(self._runs).where(r.job == name, r.state.in_(["done", "failed", "abandoned"]), r.dry_run == 0)
+        ended = ended.where(r.due_at_ms <= now_ms + FAR_MS)
         row = tx.execute(ended.order_by(r.due_at_ms.desc(), r.id.desc()).limit(1)).one_or_none()
         return None if row is None else _run(row)
 
@@ -96,13 +106,32 @@ class Runs:
 
     # --- beginning --------------------------------------------------------------------------------
 
+    def bring_back(self, tx: Connection, job: Job, now_ms: int) -> bool:
+        """
+        Lets a job that is astray go on from now: the clock was far ahead, and is put right. False: it is not astray.
+
+        Its lease counts as over. What has a row that may be of the real time, as late as FAR_MS from now, stays
+        accounted for.
+        """
+        one = self._one(tx, job.name)
+        if not is_astray(one, job, now_ms):
+            return False
+        if one.last_due_at_ms > now_ms + FAR_MS:
+            seen_ms = max(now_ms, self._newest(tx, job.name, 0, now_ms + FAR_MS) or 0)
+            values = {"last_due_at_ms": seen_ms, "since_ms": min(one.since_ms, seen_ms)}
+            tx.execute(update(self._jobs).where(self._jobs.c.name == job.name).values(values))
+        left = one.running
+        if left is not None and left.lease_until_ms > now_ms + job.lease_ms + FAR_MS:
+            self._fenced(tx, left.id, left.fence, {"lease_until_ms": now_ms})
+        return True
+
     def begin(
-        self, tx: Connection, job: Job, plan: Plan | None, ids: tuple[str, str], process: str, now_ms: int
+        self, tx: Connection, job: Job, due: Plan | None, ids: tuple[str, str], process: str, now_ms: int
     ) -> Begun:
         """
         Begins what the clock says: takes up a run whose process died, or accounts for what is due and makes its row.
 
-        Begins nothing if the job is paused or running, or if somebody else has accounted for it since `plan`.
+        Begins nothing if the job is paused or running, or if somebody else has accounted for it since it was planned.
         """
         standing = self._one(tx, job.name)
         left = standing.running
@@ -113,7 +142,8 @@ class Runs:
             given_back = left.lease_until_ms == 0
             deaths = left.deaths + (not given_back)
             too_late = now_ms - left.due_at_ms > job.catch_up_ms + job.lease_ms
-            if not (left.manual or too_late or deaths >= DEATHS_MAX):
+            too_early = left.due_at_ms > now_ms + FAR_MS
+            if not (left.manual or too_late or too_early or deaths >= DEATHS_MAX):
                 run = replace(
                     left,
                     begun_at_ms=now_ms,
@@ -126,14 +156,19 @@ class Runs:
                 died = replace(left, state="abandoned", ended_at_ms=now_ms, error=_DIED)
                 return Begun(run, () if given_back else (died,))
             ended = (self._abandon(tx, left, now_ms, _DIED),)
-        if plan is None or not self._account(tx, job.name, plan.seen_ms, plan.newest_ms):
+        if due is not None and (there_ms := self._newest(tx, job.name, due.seen_ms, due.newest_ms)) is not None:
+            # It was run before the clock went far back, or while it was far ahead: that was its once.
+            if not self._account(tx, job.name, due.seen_ms, there_ms):
+                return Begun(None, ended)
+            due = plan(job.schedule, there_ms, now_ms, job.catch_up_ms)
+        if due is None or not self._account(tx, job.name, due.seen_ms, due.newest_ms):
             return Begun(None, ended)
-        if plan.skipped is not None:
+        if due.skipped is not None:
             why = f"Missed by more than its catch-up window of {job.catch_up_ms // 1000} s."
-            ended += (self._skip(tx, job.name, plan.skipped, ids[1], "", why, now_ms),)
-        if plan.due_at_ms is None:
+            ended += (self._skip(tx, job.name, due.skipped, ids[1], "", why, now_ms),)
+        if due.due_at_ms is None:
             return Begun(None, ended)
-        run = _fresh(ids[0], job, plan.due_at_ms, plan.from_ms, now_ms, process, missed=plan.missed)
+        run = _fresh(ids[0], job, due.due_at_ms, due.from_ms, now_ms, process, missed=due.missed)
         self._insert(tx, run)
         return Begun(run, ended)
 
@@ -249,6 +284,12 @@ class Runs:
         found = select(self._runs).where(text(RUNNING))
         return [_run(row) for row in tx.execute(found if name is None else found.where(r.job == name))]
 
+    def _newest(self, tx: Connection, name: str, after_ms: int, until_ms: int) -> int | None:
+        """The last due time (ms) of a span that has its row: it was run, or skipped, and is not again."""
+        r = self._runs.c
+        span = (r.job == name, r.manual == 0, r.due_at_ms > after_ms, r.due_at_ms <= until_ms)
+        return tx.execute(select(func.max(r.due_at_ms)).where(*span)).scalar()
+
     def _account(self, tx: Connection, name: str, seen_ms: int, newest_ms: int) -> bool:
         """Whether it is the caller who accounts for what was due since `seen_ms`: it can be done once."""
         j = self._jobs.c
@@ -281,9 +322,9 @@ class Runs:
 
     def _abandon(self, tx: Connection, run: Run, now_ms: int, why: str) -> Run:
         """Nobody takes it up. The fence rises, so that who sleeps through this settles nothing."""
-        ended = replace(run, state="abandoned", ended_at_ms=now_ms, error=why, fence=run.fence + 1)
-        self._change(tx, run, ended)
-        return ended
+        over = replace(ended(run, "abandoned", now_ms, run.counters, why), fence=run.fence + 1)
+        self._change(tx, run, over)
+        return over
 
     def _insert(self, tx: Connection, run: Run) -> None:
         tx.execute(insert(self._runs), _row(run))

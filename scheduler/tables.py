@@ -28,7 +28,8 @@ def define(metadata: MetaData) -> Tables:
         metadata,
         Column("name", Text, primary_key=True),
         Column("since_ms", BigInteger, nullable=False),  # when it was first known
-        # All that was due up to here was run or skipped, and never is again. At first `since_ms`; never goes back.
+        # All that was due up to here was run or skipped, and never is again. At first `since_ms`; goes back only from
+        # a far future, where the clock was by mistake.
         Column("last_due_at_ms", BigInteger, nullable=False),
         Column("last_done_at_ms", BigInteger),  # when a run last ended well; outlives the run's row
         Column("paused_at_ms", BigInteger),

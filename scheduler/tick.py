@@ -20,7 +20,9 @@ class Tick:
     would do, and writes nothing.
     """
 
-    def __init__(self, db: Database, runs: Runs, run: Run, now_ms: int, progress: Callable[[int, int | None], object]) -> None:
+    def __init__(
+        self, db: Database, runs: Runs, run: Run, now_ms: int, progress: Callable[[int, int | None], object]
+    ) -> None:
         self.job = run.job
         self.run_id = run.id
         self.from_ms = run.from_ms

@@ -29,7 +29,8 @@ _IS: Mapping[int, str] = {
     "too_many_secrets too_many_changes "
     # Of money that is held and paid out.
     "balance_short beneficiary_disabled escrow_off hold_frozen hold_not_released hold_paid_out hold_refunded "
-    "hold_released no_otp_wanted not_awaiting not_failed not_frozen nothing_waits payee_erased payee_waits "
+    "hold_released no_otp_wanted not_awaiting not_failed not_frozen nothing_waits payee_changed payee_erased "
+    "payee_waits "
     "reference_taken refund_open retried_already",
     413: "too_large",
     415: "bad_content_type compressed",

@@ -145,9 +145,9 @@ WORDS: Final[Mapping[str, Words]] = {
     ),
     "payee_changed": Words(
         "Where a beneficiary is paid was changed. It waits a day; who has made sure that it is theirs can let it be "
-        "used at once: caisse beneficiaries approve.",
+        "used at once: caisse beneficiaries approve BEN PYE.",
         "Le compte d'un bénéficiaire a été changé. Il attend un jour ; qui s'est assuré que c'est bien le sien peut "
-        "l'autoriser aussitôt : caisse beneficiaries approve.",
+        "l'autoriser aussitôt : caisse beneficiaries approve BEN PYE.",
     ),
     "payout_approval": Words(
         "A payout waits for a person: caisse payouts approve, or cancel.",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from service.cli import show
 from service.cli.run import run
 
 CSV_FILE = click.Path(dir_okay=False, allow_dash=True)
-_OF_MERCHANTS = ("merchant", "live", "currency", "available", "pending", "paid_out", "reserved", "beneficiaries",
-                 "unallocated", "disputed", "at_providers", "month")  # fmt: skip
-_OF_BENEFICIARIES = ("beneficiary", "live", "currency", "available", "pending", "paid_out", "reserved", "month")
+_AMOUNTS = ("available", "pending", "paid_out", "reserved", "beneficiaries", "unallocated", "disputed", "at_providers")
 
 
 class _Balances(click.Group):
@@ -36,10 +36,16 @@ def balances() -> None:
 @show.limited
 @show.as_json
 def list_(merchant: str | None, beneficiary: str | None, limit: int, json_: bool) -> None:
-    """Balances of merchants, or of one beneficiary. Amounts are in minor units."""
+    """Balances of merchants, or of one beneficiary. What is 0 for all of them is left out."""
     found = run("balances.list", merchant=merchant, beneficiary=beneficiary, limit=limit)
-    columns = _OF_MERCHANTS if beneficiary is None else _OF_BENEFICIARIES
-    show.rows(found, json_, columns, "Nothing has been paid yet.")
+    columns = ("name", "mode", "currency", "available", *show.filled(found, _AMOUNTS[1:]), "month")
+    show.rows(found, json_, columns, "Nothing has been paid yet.", _line, right=_AMOUNTS, whole=columns[1:])
+
+
+def _line(balance: dict[str, Any]) -> dict[str, Any]:
+    """A balance in a list, its amounts as numbers of its currency."""
+    amounts = {name: show.figure(balance[name], balance["currency"]) for name in _AMOUNTS if name in balance}
+    return {**balance, **amounts, "mode": "live" if balance["live"] else "test"}
 
 
 @balances.command()

@@ -9,7 +9,7 @@ import click
 
 from service.cli import show
 from service.cli.hand import named
-from service.cli.run import run
+from service.cli.run import run, settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,10 +43,16 @@ def _payee(command: F) -> F:
 def list_(merchant: str | None, reference: str | None, after: str, limit: int, json_: bool) -> None:
     """Beneficiaries, the newest first."""
     found = run("beneficiaries.list", merchant=merchant, reference=reference, after=after, limit=limit)
-    columns = ("id", "reference", "name", "currency", "active", "kind", "number", "operator", "usable_at", "merchant")
-    rows = found if json_ else [{**one, **{name: one["payee"][name] for name in columns[5:9]},
-                                 "name": one["payee"]["name"]} for one in found]  # fmt: skip
-    show.rows(rows, json_, columns, "There is no beneficiary yet: caisse beneficiaries add MERCHANT")
+    columns = ("id", "reference", "name", "currency", "paid_to", "number", "active")
+    nothing = "There is no beneficiary yet: caisse beneficiaries add MERCHANT"
+    show.rows(found, json_, columns, nothing, _line, whole=("currency", "number"))
+
+
+def _line(beneficiary: dict[str, Any]) -> dict[str, Any]:
+    """A beneficiary in a list, with the last digits of where they are paid."""
+    to = beneficiary["payee"]
+    paid_to = to["operator"] or to["bank_code"] or to["kind"]
+    return {**beneficiary, "name": to["name"], "paid_to": paid_to, "number": to["number"]}
 
 
 @beneficiaries.command("show")
@@ -82,17 +88,23 @@ def pay_to(beneficiary: str, actor: str, json_: bool, **to: str) -> None:
     changed = run("beneficiaries.pay-to", beneficiary=beneficiary, to=to, actor=actor)
     _show(changed, json_)
     if not json_:
-        click.echo("A second person makes it count at once: caisse beneficiaries approve", err=True)
+        approve = f"caisse beneficiaries approve {beneficiary} {changed['payee']['id']}"
+        click.echo(f"A second person makes it count at once: {approve}", err=True)
 
 
 @beneficiaries.command()
 @click.argument("beneficiary")
+@click.argument("payee")
 @click.option("--reason", required=True, help="How you made sure that it is theirs.")
 @named(required=True)
 @show.as_json
-def approve(beneficiary: str, reason: str, actor: str, json_: bool) -> None:
-    """Let where they are paid now count at once: you are another than who changed it."""
-    _show(run("beneficiaries.approve", beneficiary=beneficiary, reason=reason, actor=actor), json_)
+def approve(beneficiary: str, payee: str, reason: str, actor: str, json_: bool) -> None:
+    """Let where they are paid now count at once: you are another than who changed it.
+
+    PAYEE (pye_…) is the one that you looked at, as `show` names it; if it was changed again since, it is refused.
+    """
+    approved = run("beneficiaries.approve", beneficiary=beneficiary, payee=payee, reason=reason, actor=actor)
+    _show(approved, json_)
 
 
 @beneficiaries.command()
@@ -128,4 +140,5 @@ def _show(answer: dict[str, Any], json_: bool) -> None:
         return
     to = {f"paid to {name}": value for name, value in answer["payee"].items() if name not in ("id", "usable_at")}
     flat = {name: value for name, value in answer.items() if name != "payee"}
-    show.fields({**flat, **to, "paid from": answer["payee"]["usable_at"]}, False)
+    since = show.when(answer["payee"]["usable_at"], settings().timezone)
+    show.fields({**flat, "payee": answer["payee"]["id"], **to, "can be paid since": since}, False)

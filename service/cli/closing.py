@@ -10,8 +10,8 @@ from service.cli import show
 from service.cli.balances import CSV_FILE, save
 from service.cli.run import run
 
-_COLUMNS = ("provider", "account", "currency", "received", "fees", "refunded", "net", "paid_out", "returned",
-            "expected", "settled", "differences")  # fmt: skip
+_AMOUNTS = ("received", "fees", "refunded", "net", "paid_out", "returned", "expected", "settled")
+_COUNTS = ("differences", "open_differences")
 
 
 @click.command()
@@ -22,7 +22,7 @@ _COLUMNS = ("provider", "account", "currency", "received", "fees", "refunded", "
 def closing(day: str | None, merchant: str | None, file: str | None, json_: bool) -> None:
     """The evening closing of DAY (2026-11-20), or of today: each provider's figures and their totals.
 
-    A day is one of the merchant's time zone. Amounts are in minor units; in CSV they are decimal numbers.
+    A day is one of the merchant's time zone. What is 0 everywhere is left out of the table, and stands in the CSV.
     """
     if file is not None:
         save(run("closing.csv", day=day, merchant=merchant), file)
@@ -41,4 +41,12 @@ def closing(day: str | None, merchant: str | None, file: str | None, json_: bool
             f"{one['day']} ({one['timezone']}, {state})  {one['merchant']} {show.printable(one['name'])}  {mode}"
         )
         lines: list[dict[str, Any]] = [*one["lines"], *({"provider": "total", **total} for total in one["totals"])]
-        show.rows(lines, False, _COLUMNS, "")
+        places = [(line["provider"], line["currency"]) for line in one["lines"]]
+        account = ["account"] if len(set(places)) < len(places) else []  # only where it tells two lines apart
+        columns = ["provider", *account, "currency", *show.filled(lines, (*_AMOUNTS, *_COUNTS))]
+        show.rows(lines, False, columns, "", _line, right=(*_AMOUNTS, *_COUNTS), whole=("provider", "currency"))
+
+
+def _line(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of the closing, its amounts as numbers of its currency."""
+    return {**line, **{name: show.figure(line[name], line["currency"]) for name in _AMOUNTS}}

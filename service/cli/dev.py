@@ -156,7 +156,7 @@ async def demonstrate(home: Home, options: Options, console: Console, starting: 
     refused = sum(listener.shop.counters.refused for listener in listeners)
     offered = [recovery(replace(row, manner=""), now_ms()) for row in last.rows]
     commands = [_look_command(home, command) for command in offered if command]
-    return Ended(closing, player.played, shop.counters, refused, commands)
+    return Ended(closing, player.played, shop.counters, refused, commands, stall.sales)
 
 
 async def _open_shop(app: Application, home: Home, listeners: Sequence[Listener]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -47,16 +48,39 @@ def _above(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -
     "--payout-on-release/--no-payout-on-release", "payout_on_release", default=None,
     help="Whether what is released goes on its way by itself.",
 )  # fmt: skip
+@click.option("--understood", is_flag=True, help="With --on: you have read the notice; nobody is asked.")
 @show.as_json
-def set_(merchant: str, approve_above: dict[str, int | None], timezone: str | None, json_: bool, **given: Any) -> None:
-    """Change a merchant's terms; what is not given stays."""
+def set_(
+    merchant: str,
+    approve_above: dict[str, int | None],
+    timezone: str | None,
+    understood: bool,
+    json_: bool,
+    **given: Any,
+) -> None:
+    """Change a merchant's terms; what is not given stays. Before it is switched on a notice has to be understood."""
     fields: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if approve_above:
         fields["approve_above"] = approve_above
     if timezone is not None:
         fields["timezone"] = timezone or None
     on = given["enabled"] is True
+    if on:
+        _tell(merchant, understood, asks=not json_ and _is_person())
     changed = run("escrow.set", merchant=merchant, fields=fields, understood=on)
-    if on:  # also where only JSON is read: nobody switches it on without having been told
-        click.echo(changed["notice"], err=True)
     show.fields(changed, json_, ("notice",))
+
+
+def _tell(merchant: str, understood: bool, *, asks: bool) -> None:
+    """The notice, before anything is switched on; who has not understood it by option is asked, or refused."""
+    now = run("escrow.show", merchant=merchant)
+    click.echo(now["notice"], err=True)
+    if understood or now["enabled"]:
+        return
+    if not asks:
+        raise click.UsageError("Read the notice above; then switch it on with --on --understood.")
+    click.confirm("You have understood this, and switch it on?", abort=True, err=True)
+
+
+def _is_person() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()

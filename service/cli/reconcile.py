@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from service.cli import show
@@ -23,9 +25,17 @@ def reconcile(account: str | None, days: int, json_: bool) -> None:
     if json_:
         show.dump(answer)
         return
-    show.rows(answer["accounts"], False, ("account", "provider", "state", "listed", "unread", "error"), "No account.")
+    columns: tuple[str, ...] = ("account", "provider", "state", "listed", "unread", "error")
+    show.rows(answer["accounts"], False, columns, "No account.", right=("listed", "unread"), whole=("account",))
     click.echo("")
-    columns = ("id", "kind", "provider_reference", "payment", "currency", "here", "there", "day", "detail")
-    show.rows(answer["differences"], False, columns, "Nothing differs.")
+    columns = ("id", "kind", "provider_reference", "here", "there", "day")
+    show.rows(answer["differences"], False, columns, "Nothing differs.", _line, right=("here", "there"), whole=("day",))
     if answer["open"] > len(answer["differences"]):
         click.echo(f"The first {len(answer['differences'])} of {answer['open']}.")
+
+
+def _line(difference: dict[str, Any]) -> dict[str, Any]:
+    """A difference in a list, its two amounts as money; which payment of ours it is stands in the JSON."""
+    currency = difference["currency"]
+    minor = {name: difference[name] for name in ("here", "there")}
+    return {**difference, **{name: show.money(it, currency) if it is not None else "" for name, it in minor.items()}}

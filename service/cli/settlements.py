@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import click
 
 from service.cli import show
-from service.cli.run import run
+from service.cli.run import run, settings
 
 
 @click.group()
 def settlements() -> None:
-    """What providers have sent to your bank. Amounts are in minor units."""
+    """What providers have sent to your bank. Options take amounts in minor units."""
 
 
 @settlements.command()
@@ -30,7 +33,7 @@ def add(
         "settlements.add", account=account, amount=amount, currency=currency, reference=reference, fee=fee,
         settled_at=settled_at, note=note,
     )  # fmt: skip
-    show.fields(made, json_)
+    show.fields(made, json_, amounts=("amount", "fee"))
 
 
 @settlements.command("list")
@@ -42,5 +45,13 @@ def add(
 def list_(account: str | None, merchant: str | None, after: str, limit: int, json_: bool) -> None:
     """Settlements, the newest first."""
     found = run("settlements.list", account=account, merchant=merchant, after=after, limit=limit)
-    columns = ("id", "account", "amount", "currency", "fee", "reference", "settled_at", "recorded_by", "note")
-    show.rows(found, json_, columns, "No settlement was recorded: caisse settlements add ACCOUNT …")
+    columns = ("id", "amount", "fee", "reference", "settled", "note")
+    nothing = "No settlement was recorded: caisse settlements add ACCOUNT …"
+    line = partial(_line, settings().timezone)
+    show.rows(found, json_, columns, nothing, line, right=("amount", "fee"), whole=("settled",))
+
+
+def _line(zone: str, one: dict[str, Any]) -> dict[str, str]:
+    """A settlement in a list; its account is in the JSON."""
+    amounts = {name: show.money(one[name], one["currency"]) for name in ("amount", "fee")}
+    return {**one, **amounts, "settled": show.when(one["settled_at"], zone)}

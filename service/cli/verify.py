@@ -29,8 +29,10 @@ def verify(what: str, json_: bool) -> None:
     if json_:
         show.dump(answer)
     else:
-        looked = [{"looked at": name, "count": count} for name, count in answer["looked"].items()]
-        show.rows(looked, False, ("looked at", "count"), "")
+        looked = [
+            {"looked at": name, "count": f"{count:,}".replace(",", " ")} for name, count in answer["looked"].items()
+        ]
+        show.rows(looked, False, ("looked at", "count"), "", right=("count",))
         for sentence in answer["problems"]:
             click.echo(show.printable(sentence))
         if answer["found"] > len(answer["problems"]):

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, select
 
 from service.commands.shape import LIMIT, bounded
 from service.errors import NotFound, Refusal
+from service.escrow.beneficiaries import names_of
 from service.escrow.tables import beneficiaries
 from service.ledger import balances
 from service.ledger import statement as statements
@@ -30,10 +31,12 @@ async def listed(
     def look(tx: Connection) -> list[dict[str, Any]]:
         if beneficiary is not None:
             owner = _owner(tx, beneficiary, merchant)
-            return [balances.look_beneficiary(tx, owner, beneficiary, zone, now_ms)]
+            theirs = balances.look_beneficiary(tx, owner, beneficiary, zone, now_ms)
+            return [{"name": names_of(tx, [beneficiary])[beneficiary], **theirs}]
         found: list[dict[str, Any]] = []
         for owner in owners(tx, merchant, most):
-            found += balances.look_merchant(tx, owner, zone, now_ms)
+            name = merchants.one(tx, owner.merchant_id)["name"]
+            found += [{"name": name, **one} for one in balances.look_merchant(tx, owner, zone, now_ms)]
         return found
 
     return await app.db.read(look)

@@ -71,12 +71,12 @@ async def pay_to(app: Application, *, beneficiary: str, to: dict[str, str], acto
     return await _does(app, beneficiary, actor, lambda tx, whose, hand: steps.pay_to(tx, whose, beneficiary, new, hand))
 
 
-async def approve(app: Application, *, beneficiary: str, reason: str, actor: str) -> dict[str, Any]:
-    """A second person has made sure that the changed payee is theirs."""
+async def approve(app: Application, *, beneficiary: str, payee: str, reason: str, actor: str) -> dict[str, Any]:
+    """A second person has made sure that this payee, the newest, is theirs."""
 
     def step(tx: Connection, whose: Owner, hand: By) -> None:
         refuse_nameless(steps.payee_of(tx, beneficiary)["actor"], actor)
-        app.payouts.approve_payee(tx, whose, beneficiary, reason, hand)
+        app.payouts.approve_payee(tx, whose, beneficiary, payee, reason, hand)
 
     return await _does(app, beneficiary, actor, step)
 

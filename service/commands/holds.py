@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, select
 
 from service.commands.shape import LIMIT, Row, bounded, by
+from service.errors import Refusal
 from service.escrow import hold_rows
+from service.escrow.beneficiaries import names_of
+from service.escrow.states import Hold
 from service.escrow.tables import holds
 
 if TYPE_CHECKING:
@@ -24,7 +27,13 @@ async def listed(
     after: str = "",
     limit: int = LIMIT,
 ) -> list[dict[str, Any]]:
-    """Holds, the newest first; `after` is the id of the last one of the page before."""
+    """
+    Holds, the newest first, each with its seller's name; `after` is the id of the last one of the page before.
+
+    Raises Refusal unknown_status.
+    """
+    if status is not None and status not in list(Hold):
+        raise Refusal("unknown_status", f"status: one of {', '.join(Hold)}.")
     h = holds.c
     query = select(holds).order_by(h.id.desc()).limit(bounded(limit))
     for column, value in (
@@ -34,7 +43,13 @@ async def listed(
             query = query.where(column == value)
     if after:
         query = query.where(h.id < after)
-    return await app.db.read(lambda tx: [_shown(row) for row in tx.execute(query).mappings()])
+
+    def look(tx: Connection) -> list[dict[str, Any]]:
+        rows = tx.execute(query).mappings().all()
+        names = names_of(tx, {row["beneficiary_id"] for row in rows})
+        return [_shown(row) | {"seller": names.get(row["beneficiary_id"], "")} for row in rows]
+
+    return await app.db.read(look)
 
 
 async def show(app: Application, *, hold: str) -> dict[str, Any]:

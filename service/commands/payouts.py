@@ -9,9 +9,11 @@ from sqlalchemy import Connection, select
 
 from service.commands.hand import refuse_nameless
 from service.commands.shape import LIMIT, Row, bounded, by
-from service.errors import NotFound
+from service.errors import NotFound, Refusal
 from service.escrow import payout_rows
+from service.escrow.beneficiaries import payee_names
 from service.escrow.payouts import Draft, Source
+from service.escrow.states import Payout
 from service.escrow.tables import beneficiaries, payouts
 from service.orders.owner import row_of
 
@@ -29,7 +31,13 @@ async def listed(
     after: str = "",
     limit: int = LIMIT,
 ) -> list[dict[str, Any]]:
-    """Payouts, the newest first; `after` is the id of the last one of the page before."""
+    """
+    Payouts, the newest first, each with the name of whom it pays; `after` is the id of the last one of the page before.
+
+    Raises Refusal unknown_status.
+    """
+    if status is not None and status not in list(Payout):
+        raise Refusal("unknown_status", f"status: one of {', '.join(Payout)}.")
     p = payouts.c
     query = select(payouts).order_by(p.id.desc()).limit(bounded(limit))
     wanted = ((p.state, status), (p.merchant_id, merchant), (p.beneficiary_id, beneficiary), (p.hold_id, hold))
@@ -38,7 +46,13 @@ async def listed(
             query = query.where(column == value)
     if after:
         query = query.where(p.id < after)
-    return await app.db.read(lambda tx: [_shown(row) for row in tx.execute(query).mappings()])
+
+    def look(tx: Connection) -> list[dict[str, Any]]:
+        rows = tx.execute(query).mappings().all()
+        names = payee_names(tx, {row["payee_id"] for row in rows})
+        return [_shown(row) | {"seller": names.get(row["payee_id"], "")} for row in rows]
+
+    return await app.db.read(look)
 
 
 async def show(app: Application, *, payout: str) -> dict[str, Any]:

@@ -29,7 +29,7 @@ async def add(
     """Record what a provider has sent to your bank, or below zero what you sent to it; the same again is nothing."""
     draft = Settlement(account, amount, currency, reference, at_ms(settled_at), fee, note)
     hand = by(app, actor)
-    return public(await app.db.write(lambda tx: settlements.record(tx, draft, hand)))
+    return public(await app.db.write(lambda tx: settlements.record(tx, draft, hand, queue=app.queue)))
 
 
 async def listed(

@@ -109,16 +109,21 @@ def pay_to(tx: Connection, owner: Owner, beneficiary_id: str, to: To, by: By) ->
     return payee_of(tx, beneficiary_id)
 
 
-def approve_payee(tx: Connection, owner: Owner, beneficiary_id: str, reason: str, by: By) -> dict[str, Any]:
+def approve_payee(
+    tx: Connection, owner: Owner, beneficiary_id: str, payee_id: str, reason: str, by: By
+) -> dict[str, Any]:
     """
-    A work: a second person has made sure that the new payee is the beneficiary's, so it may be paid at once.
+    A work: a second person has made sure that this payee is the beneficiary's, so it may be paid at once.
 
-    Raises NotFound, Refusal: no_reason, nothing_waits, second_person (it is who has changed it).
+    Raises NotFound, Refusal: no_reason, payee_changed (it is not the newest: they have looked at another),
+    nothing_waits, second_person (it is who has changed it).
     """
     find(tx, beneficiaries, owner, beneficiary_id, "beneficiary")
     payee = payee_of(tx, beneficiary_id)
     if not reason.strip():
         raise Refusal("no_reason", "Say how you made sure: a reason is kept with it.")
+    if payee["id"] != payee_id:
+        raise Refusal("payee_changed", f"Where {beneficiary_id} is paid was changed again since; look at it anew.")
     if payee["usable_at_ms"] <= by.now_ms:
         raise Refusal("nothing_waits", f"The payee of {beneficiary_id} can be paid already.")
     if payee["actor"] == by.actor:

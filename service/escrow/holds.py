@@ -370,7 +370,7 @@ class Holds:
         context = Context(self._queue, by.ids, by.now_ms)
         rows = tx.execute(undelivered(by.now_ms).order_by(holds.c.created_at_ms).limit(limit)).mappings().all()
         for row in rows:
-            held = _Held(tx, row, context, [])
+            held = _Held(tx, dict(row), context, [])
             if held.step(HoldStep.NEVER_DELIVERED):  # by the table it stays where it is
                 held.open(UNDELIVERED, f"{row['days']} days")
         return len(rows)

@@ -132,7 +132,7 @@ class Payer:
             if word == "not_known" and state == Payout.UNKNOWN:
                 # Its own message may be sending it once more at this moment, so that alone concludes anything from
                 # this answer; but now, and not a day later.
-                await self._db.write(hasten, self._queue, "", self._clock(), payout_id=message.subject)
+                await self._db.write(hasten, self._queue, "", self._clock(), "", message.subject)
             return Retry(word) if word == "unclear" else Done(Trial())
         if state not in OPEN:
             return Done(Trial())

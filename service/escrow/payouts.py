@@ -93,7 +93,8 @@ class Payouts:
         it wait, else it is refused.
 
         Raises NotFound, and Refusal: bad_amount, bad_currency, bad_source, beneficiary_disabled, payee_waits,
-        payee_erased, no_way, below_minimum, above_maximum, not_a_step, balance_short (says what there is), hold_not_released, hold_paid_out.
+        payee_erased, no_way, below_minimum, above_maximum, not_a_step, balance_short (says what there is),
+        hold_not_released, hold_paid_out.
         """
         an_amount("amount", draft.amount_minor, draft.currency)
         if draft.source not in ("beneficiary", "merchant"):
@@ -180,9 +181,11 @@ class Payouts:
         tell(tx, self._queue, news, by.ids, by.now_ms)
         return one(tx, payout_id)
 
-    def approve_payee(self, tx: Connection, owner: Owner, beneficiary_id: str, reason: str, by: By) -> None:
+    def approve_payee(
+        self, tx: Connection, owner: Owner, beneficiary_id: str, payee_id: str, reason: str, by: By
+    ) -> None:
         """A work: `beneficiaries.approve_payee`, and what waited for it goes now."""
-        payee = approve_payee(tx, owner, beneficiary_id, reason, by)
+        payee = approve_payee(tx, owner, beneficiary_id, payee_id, reason, by)
         hasten(tx, self._queue, "payee", by.now_ms, payee["id"])
 
     def cancel(self, tx: Connection, payout_id: str, reason: str, by: By) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def weigh(was: Amounts, kept_minor: int, frozen: bool) -> Amounts:
 
 def hold_state(back: Amounts, stands: Collection[str], delivered: bool) -> Hold:
     """
-    The state of a hold, given its amounts with nothing frozen, what stands against it (`standing`) and whether its order
-    was delivered. A release is for ever: only that makes its amount more than 0.
+    The state of a hold, given its amounts with nothing frozen, what stands against it (`standing`) and whether its
+    order was delivered. A release is for ever: only that makes its amount more than 0.
     """
     if back.released_minor:
         return Hold.RELEASED

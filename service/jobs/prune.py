@@ -26,5 +26,5 @@ async def prune(parts: Pruning, tick: Tick) -> Counters:
     run = Run(tick.now_ms)
     while not run.over:
         run = await parts.db.read(piece, parts.settings, run, tick.now_ms, True)
-        tick.progress(run.looked, run.looked)
+        tick.progress(run.looked, None)
     return dict(run.gone)

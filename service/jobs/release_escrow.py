@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection, func, literal_column, select
 
 from scheduler import Counters, Tick
-from service.escrow.holds import BATCH, Holds, undelivered
+from service.escrow.holds import Holds, undelivered
 from service.escrow.states import Hold
 from service.escrow.tables import holds
 from service.ids import Ids
@@ -41,7 +41,10 @@ async def release_escrow(parts: Escrow, tick: Tick) -> Counters:
         tick.progress(looked, max(due, looked))
         if looked_now < PIECE:
             break
-    return await parts.db.write(_find_undelivered, parts.holds, tick, by, counters)
+    # Looked for beside the writer: those that are before a person already may be many, and are passed over each time.
+    if await parts.db.read(_undelivered, tick.now_ms):
+        counters = await parts.db.write(_find_undelivered, parts.holds, tick, by, counters)
+    return counters
 
 
 def _release(tx: Connection, among: Holds, tick: Tick, by: By, before: Counters) -> tuple[int, Counters]:
@@ -52,7 +55,7 @@ def _release(tx: Connection, among: Holds, tick: Tick, by: By, before: Counters)
 
 
 def _find_undelivered(tx: Connection, among: Holds, tick: Tick, by: By, before: Counters) -> Counters:
-    counters = dict(before) | {"undelivered": before["undelivered"] + among.find_undelivered(tx, by, BATCH)}
+    counters = dict(before) | {"undelivered": before["undelivered"] + among.find_undelivered(tx, by, PIECE)}
     tick.keep_in(tx, "", counters)
     return counters
 

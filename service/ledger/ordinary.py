@@ -54,7 +54,7 @@ _PAYMENTS: Final = text("""
     ) ORDER BY p.id
 """)
 _ORDERS: Final = text("""
-    SELECT o.id FROM orders o WHERE o.id > :after AND o.id <= :last AND NOT (
+    SELECT o.id FROM orders o WHERE o.id > :after AND o.id <= :last AND (
         o.paid_minor = coalesce((
             SELECT sum(max(p.captured_minor - p.refunded_minor, 0)) FROM payments p WHERE p.order_id = o.id
             AND p.merged_into IS NULL AND p.currency = o.currency AND p.exceptions NOT LIKE '%mismatch%'
@@ -65,22 +65,52 @@ _ORDERS: Final = text("""
         AND (o.state NOT IN ('awaiting_payment', 'expiring', 'canceling') OR NOT EXISTS (
             SELECT 1 FROM payments p WHERE p.order_id = o.id AND p.captured_minor > 0
         ))
-    ) ORDER BY o.id
+        AND CASE
+            WHEN o.state IN ('awaiting_payment', 'expiring', 'canceling')
+            THEN coalesce(o.fulfilled_at_ms, o.delivered_at_ms, o.ended_at_ms) IS NULL
+            WHEN o.state IN ('expired', 'canceled')
+            THEN o.ended_at_ms IS NOT NULL AND coalesce(o.fulfilled_at_ms, o.delivered_at_ms) IS NULL
+            WHEN o.state IN ('paid', 'delivered', 'completed')
+            THEN o.fulfilled_at_ms IS NOT NULL AND (o.delivered_at_ms IS NULL) = (o.state = 'paid') AND EXISTS (
+                SELECT 1 FROM payments p WHERE p.order_id = o.id AND p.merged_into IS NULL AND p.captured_minor > 0
+            )
+            ELSE 0 END
+    ) IS NOT TRUE ORDER BY o.id
+""")
+_SESSIONS: Final = text("""
+    SELECT s.id FROM sessions s WHERE s.id > :after AND s.id <= :last AND CASE
+        WHEN s.state = 'complete' THEN s.paid_at_ms IS NOT NULL AND EXISTS (
+            SELECT 1 FROM payments p WHERE p.id = s.payment_id AND p.captured_minor > 0
+        )
+        WHEN s.state IN ('expired', 'canceled') THEN s.ended_at_ms IS NOT NULL
+        WHEN s.state IN ('open', 'processing', 'expiring', 'canceling') THEN NOT EXISTS (
+            SELECT 1 FROM payments p WHERE p.session_id = s.id AND p.captured_minor > 0
+        )
+        ELSE 0 END IS NOT TRUE
+    ORDER BY s.id
 """)
 _HOLDS: Final = text("""
-    SELECT h.id FROM holds h WHERE h.id > :after AND h.id <= :last AND NOT (
+    SELECT h.id FROM holds h LEFT JOIN orders o ON o.id = h.order_id WHERE h.id > :after AND h.id <= :last AND (
         NOT EXISTS (
             SELECT 1 FROM payments p WHERE p.order_id = h.order_id AND p.captured_minor > 0
-            AND (p.exceptions <> '' OR p.currency <> h.currency OR p.merged_into IS NOT NULL)
+            AND (p.exceptions <> '' OR p.currency <> h.currency OR p.merged_into IS NOT NULL OR p.refunded_minor <> 0)
         )
+        AND o.currency = h.currency AND o.exceptions = '' AND h.overruled = '' AND h.against = ''
+        AND (h.release_at_ms IS NULL) = (h.delivered_at_ms IS NULL)
+        AND (h.delivered_at_ms IS NULL OR (
+            h.delivered_at_ms = o.delivered_at_ms AND h.release_at_ms >= h.delivered_at_ms
+        ))
+        AND (h.ended_at_ms IS NULL) = (h.state <> 'released')
         AND h.frozen_minor = 0
         AND h.refunded_minor + h.taken_back_minor = max(0, h.held_minor - coalesce((
             SELECT sum(p.captured_minor - p.refunded_minor) FROM payments p WHERE p.order_id = h.order_id
         ), 0))
         AND CASE WHEN h.released_minor > 0
             THEN h.state = 'released' AND h.released_minor + h.refunded_minor = h.held_minor
-            ELSE h.state IN ('held', 'release_scheduled') AND h.taken_back_minor = 0 END
-    ) ORDER BY h.id
+            ELSE h.taken_back_minor = 0
+            AND h.state = CASE WHEN o.delivered_at_ms IS NULL THEN 'held' ELSE 'release_scheduled' END
+            AND (h.release_at_ms IS NULL) = (o.delivered_at_ms IS NULL) END
+    ) IS NOT TRUE ORDER BY h.id
 """)
 
 
@@ -90,10 +120,18 @@ def payments_to_look_at(tx: Connection, after: str, last: str) -> list[str]:
 
 
 def orders_to_look_at(tx: Connection, after: str, last: str) -> list[str]:
-    """A query: likewise of orders, whose money is not plainly the sum of their payments'."""
+    """A query: likewise of orders, whose money is not plainly the sum of their payments', or whose state is not its."""
     return list(tx.execute(_ORDERS, {"after": after, "last": last}).scalars())
 
 
+def sessions_to_look_at(tx: Connection, after: str, last: str) -> list[str]:
+    """A query: likewise of sessions: unfinished ones that have money, complete ones that have none."""
+    return list(tx.execute(_SESSIONS, {"after": after, "last": last}).scalars())
+
+
 def holds_to_look_at(tx: Connection, after: str, last: str) -> list[str]:
-    """A query: likewise of holds, about whose money something was ever said, or that do not plainly add up."""
+    """
+    A query: likewise of holds, about whose money something was ever said, or that do not plainly add up, or that are
+    not where the delivery of their orders alone has brought them.
+    """
     return list(tx.execute(_HOLDS, {"after": after, "last": last}).scalars())

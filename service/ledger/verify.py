@@ -204,8 +204,12 @@ def _orders(tx: Connection, after: str) -> Page:
 
 
 def _sessions(tx: Connection, after: str) -> Page:
-    rows = statuses.unfinished_sessions(tx, after, PAGE)
-    return Page(rows[-1]["id"] if rows else after, len(rows), statuses.of_sessions(tx, rows))
+    ids = _ids_of(tx, sessions, after)
+    if not ids:
+        return Page(after, 0, [])
+    ours = ordinary.sessions_to_look_at(tx, after, ids[-1])
+    found = _each(ours, lambda few: statuses.of_sessions(tx, statuses.rows_of(tx, sessions, few)))
+    return Page(ids[-1], len(ids), found)
 
 
 def _rows_of(name: str, one: str, table: Table, what: What) -> Look:

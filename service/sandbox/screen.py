@@ -314,11 +314,11 @@ def _shop(seen: Snapshot) -> Panel:
 
 
 def _sale(seen: Snapshot) -> Panel:
-    table = figures("", "available", "in escrow", "paid out this month", widths=(44, 10, 10, 19))
+    table = figures("", "available", "in escrow", "paid out", widths=(46, 9, 9, 9))
     for step in seen.sale[-(SALE_LINES - 3) :]:
-        sums = (money(minor, "XOF") for minor in (step.available, step.held, step.paid_out))
+        sums = (grouped(minor) for minor in (step.available, step.held, step.paid_out))
         table.add_row(f"{time_of_day(step.at_s)}  {step.text}", *sums)
-    return panel("A sale for a seller: the money is held until it is delivered", table)
+    return panel("A sale for a seller: held until it is delivered", table, "the seller's, in XOF; paid out this month")
 
 
 def step_in_words(step: Step) -> str:

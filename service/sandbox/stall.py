@@ -2,7 +2,8 @@
 A seller on the demonstration's market: sales whose money is held, delivered, released by the clock and paid out.
 
 Everything goes through the API with the shop's own key, as an application's would; the buyer pays by FedaPay, and
-FedaPay pays the seller. `sale` is the sale of the moment, with the seller's three balances at each step, `sales` how many there were.
+FedaPay pays the seller. `sale` is the sale of the moment, with the seller's three balances at each step; `sales`
+counts them all.
 """
 
 from __future__ import annotations

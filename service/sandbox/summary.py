@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -23,7 +23,7 @@ class Ended:
     shop: Counters
     refused: int  # webhooks that a listener could not verify
     recover: list[str]  # the commands that bring what failed
-    sales: Sales = Sales()  # for the seller whose money is held
+    sales: Sales = field(default_factory=Sales)  # for the seller whose money is held
 
 
 def summarise(ended: Ended, console: Console) -> None:

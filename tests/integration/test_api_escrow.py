@@ -260,7 +260,7 @@ def test_scopes_keep_the_hands_apart(tmp_path: Path) -> None:
             (f"/holds/{hold}/buyer_link", None, "holds:link"),
             (f"/payouts/{asked}/approve", {}, "payouts:approve"),
             (f"/payouts/{asked}/decide", decided, "payouts:approve"),
-            (f"/beneficiaries/{m.seller}/payee/approve", {"reason": "called"}, "beneficiaries:approve"),
+            (f"/beneficiaries/{m.seller}/payee/approve", {"reason": "called", "payee": "x"}, "beneficiaries:approve"),
         ):
             refused = await writer("POST", path, body)
             assert (refused.status, refused.code) == (403, "missing_scope") and scope in refused.said["detail"]
@@ -334,19 +334,27 @@ def test_a_changed_payee_waits_for_a_day_or_for_a_second_person(tmp_path: Path) 
         path = f"/beneficiaries/{m.seller}"
         same = await m.api("POST", f"{path}/payee", SELLER)
         assert same.status == 200
-        assert (await m.second("POST", f"{path}/payee/approve", {"reason": "x"})).code == "nothing_waits"
+        first = same.said["payee"]["id"]
+        at_once = {"payee": first, "reason": "x"}
+        assert (await m.second("POST", f"{path}/payee/approve", at_once)).code == "nothing_waits"
+        seen = (await m.api("POST", f"{path}/payee", SELLER | {"number": "acct_1Moussa"})).said["payee"]["id"]
         moved = await m.api("POST", f"{path}/payee", SELLER | {"number": "acct_1Thief99"})
         assert moved.said["payee"]["number"] == "…ef99" and moved.said["payee"]["approved_by"] is None
-        assert moved.said["payee"]["id"] != same.said["payee"]["id"]
+        new = moved.said["payee"]["id"]
+        assert len({first, seen, new}) == 3
         before = await m.ledger()
         waits = await m.payout()
         assert (waits.status, waits.code) == (409, "payee_waits")
-        own = await m.api("POST", f"{path}/payee/approve", {"reason": "mine"})
+        own = await m.api("POST", f"{path}/payee/approve", {"payee": new, "reason": "mine"})
         assert (own.status, own.code) == (403, "second_person")
         assert await m.ledger() == before
+        assert (await m.second("POST", f"{path}/payee/approve", {"reason": "called"})).status == 400
         for wrong, status in (({}, 400), ({"reason": ""}, 400), ({"reason": "  "}, 422)):
-            assert (await m.second("POST", f"{path}/payee/approve", wrong)).status == status
-        good = await m.second("POST", f"{path}/payee/approve", {"reason": "I called Moussa"})
+            assert (await m.second("POST", f"{path}/payee/approve", {"payee": new} | wrong)).status == status
+        stale = await m.second("POST", f"{path}/payee/approve", {"payee": seen, "reason": "I called Moussa"})
+        assert (stale.status, stale.code) == (409, "payee_changed")
+        assert (await m.payout()).code == "payee_waits"
+        good = await m.second("POST", f"{path}/payee/approve", {"payee": new, "reason": "I called Moussa"})
         assert good.status == 200 and good.said["payee"]["approved_by"] == m.second_actor
         assert (await m.payout()).status == 201
 
@@ -393,6 +401,11 @@ MALFORMED: tuple[tuple[dict[str, Any], int, str], ...] = (
     ({**WALLET, "name": "x" * 121}, 400, "bad_field"),
     ({**WALLET, "number": "12"}, 422, "bad_phone"),
     ({**WALLET, "number": "call me"}, 422, "bad_phone"),
+    ({**WALLET, "number": "123"}, 422, "bad_phone"),
+    ({**WALLET, "number": "+229 9780808"}, 422, "bad_phone"),
+    ({**WALLET, "number": "+229 01 97 80 80 80 1"}, 422, "bad_phone"),
+    ({**WALLET, "number": "+229 12 34 56 78"}, 422, "bad_phone"),
+    ({**WALLET, "country": "", "number": "97808080"}, 422, "bad_phone"),
     ({**WALLET, "country": "Benin"}, 400, "bad_field"),
     ({**BANK, "number": "12"}, 422, "bad_number"),
     ({**BANK, "number": "=cmd|' /C calc'!A0"}, 422, "bad_number"),
@@ -513,7 +526,7 @@ def test_what_is_another_s_is_not_there(tmp_path: Path) -> None:
                 ("POST", f"/holds/{hold}/buyer_link", None),
                 ("PATCH", f"/beneficiaries/{seller}", {"active": False}),
                 ("POST", f"/beneficiaries/{seller}/payee", SELLER | {"number": "acct_1Thief"}),
-                ("POST", f"/beneficiaries/{seller}/payee/approve", why),
+                ("POST", f"/beneficiaries/{seller}/payee/approve", why | {"payee": "pye_x"}),
                 ("POST", f"/payouts/{payout}/approve", why), ("POST", f"/payouts/{payout}/cancel", why),
                 ("POST", f"/payouts/{payout}/retry", None), ("POST", f"/payouts/{payout}/otp", {"otp": "1"}),
                 ("POST", f"/payouts/{payout}/decide", why | {"outcome": "paid"}),

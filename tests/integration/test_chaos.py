@@ -227,6 +227,10 @@ async def of_floats(chaos: Chaos) -> list[str]:
         there[payout.provider, payout.currency] -= payout.paid_minor - told + payout.fee_minor
     for row in await chaos.rows(payments, payments.c.captured_minor > 0):
         there[row.provider, row.currency] -= row.fee_minor or 0  # as the adapter reads it, rounded to whole units
+    for row in await chaos.rows(refunds, refunds.c.state == "succeeded", refunds.c.provider_reference.is_not(None)):
+        if row.provider_reference.rpartition(":")[2] in chaos.unheard:  # its bank said no later, to nobody
+            (attempt,) = await chaos.rows(attempts, attempts.c.id == row.attempt_id)
+            there[attempt.provider, row.currency] -= row.amount_minor
     for row in await chaos.rows(settlements):
         there[row.account_id.removeprefix("acc_"), row.currency] -= row.amount_minor + row.fee_minor
 

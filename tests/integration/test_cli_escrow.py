@@ -7,10 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner, Result
 
-from service.cli import caisse
+from service import commands
+from service.cli import caisse, escrow
 from service.cli.run import sentence_for
+from service.errors import Refusal
 from service.merchants.tables import audit
 from tests.support.api import Api, api_of
 from tests.support.paying import BUYER, Counter, counter
@@ -59,9 +62,13 @@ def test_a_sale_is_held_released_and_paid_out_from_the_command_line(tmp_path: Pa
         async with counter(tmp_path, "stripe") as c:
             api, merchant = api_of(c.till), c.till.merchant.id  # type: ignore[union-attr]
             assert (await caisse_("escrow", "show", merchant))["enabled"] is False
+            unread = await asyncio.to_thread(caisse_.run, "escrow", "set", merchant, "--on", "--json")
+            assert unread.exit_code == 2 and "licence" in unread.stderr and unread.stdout == ""
+            assert (await caisse_("escrow", "show", merchant))["enabled"] is False, "nobody has understood anything"
             on = await asyncio.to_thread(
-                caisse_.run, "escrow", "set", merchant, "--on", "--hours", "24", "--approve-above", "XOF=100",
-                "--approve-above", "eur=5", "--no-payout-on-release", "--timezone", "Africa/Abidjan",
+                caisse_.run, "escrow", "set", merchant, "--on", "--understood", "--hours", "24",
+                "--approve-above", "XOF=100", "--approve-above", "eur=5", "--no-payout-on-release",
+                "--timezone", "Africa/Abidjan",
             )  # fmt: skip
             assert on.exit_code == 0 and "licence" in on.stderr and "licence" not in on.stdout
             shown = await caisse_("escrow", "set", merchant, "--approve-above", "EUR=none", "--timezone", "")
@@ -79,6 +86,14 @@ def test_a_sale_is_held_released_and_paid_out_from_the_command_line(tmp_path: Pa
             (held,) = await caisse_("holds", "list", "--status", "held")
             assert (held["id"], held["order"], held["merchant"]) == (hold, order, merchant)
             assert await caisse_("holds", "list", "--after", hold) == []
+            table = await asyncio.to_thread(caisse_.run, "holds", "list")
+            assert hold in table.stdout and "5 000 XOF" in table.stdout and "Moussa" in table.stdout
+            for group in ("holds", "payouts"):
+                assert "is not one of" in await caisse_.refused(group, "list", "--status", "bogus")
+                with pytest.raises(Refusal, match="status: one of"):
+                    await commands.run(c.till.app, f"{group}.list", {"status": "bogus"})
+            (balance,) = await caisse_("balances", "--beneficiary", seller)
+            assert (balance["name"], balance["pending"]) == ("Moussa", 5_000), "in JSON minor units"
             link = await caisse_("holds", "buyer-link", hold)
             assert (link["order"], len(link["token"])) == (order, 43)
             await Api(c.till, link["token"])("POST", f"/orders/{order}/dispute", {"reason": "torn"})
@@ -103,19 +118,22 @@ def test_a_sale_is_held_released_and_paid_out_from_the_command_line(tmp_path: Pa
             assert "can be paid out" in await caisse_.refused("payouts", "add", seller, "--amount", "4801")
             await c.settle(4)
             (paid,) = await caisse_("payouts", "list", "--status", "paid", "--hold", hold)
-            assert paid["id"] == payout
+            assert (paid["id"], paid["seller"], paid["amount"]) == (payout, "Moussa", 200)
             for wrong in (("otp", payout, "1"), ("decide", payout, "paid", "--reason", "x"), ("retry", payout)):
                 assert payout in await caisse_.refused("payouts", *wrong)
 
-            moved = await caisse_(
-                "beneficiaries", "pay-to", seller, "--kind", "account", "--number", "acct_1Other", "--as", "awa"
-            )
+            to = ("beneficiaries", "pay-to", seller, "--kind", "account", "--as", "awa", "--number")
+            seen = (await caisse_(*to, "acct_1Moussa"))["payee"]["id"]
+            moved = await caisse_(*to, "acct_1Other")
+            new = moved["payee"]["id"]
             assert moved["payee"]["number"] == "…ther"
             assert "waits a day" in await caisse_.refused("payouts", "add", seller, "--amount", "1")
             assert "second person" in await caisse_.refused(
-                "beneficiaries", "approve", seller, "--as", "awa", "--reason", "I know him"
+                "beneficiaries", "approve", seller, new, "--as", "awa", "--reason", "I know him"
             )
-            known = await caisse_("beneficiaries", "approve", seller, "--as", "moussa", "--reason", "I called")
+            called = ("--as", "moussa", "--reason", "I called")
+            assert "changed again" in await caisse_.refused("beneficiaries", "approve", seller, seen, *called)
+            known = await caisse_("beneficiaries", "approve", seller, new, *called)
             assert known["payee"]["approved_by"] == "cli:moussa"
             assert (await caisse_("beneficiaries", "disable", seller))["active"] is False
             assert "disabled" in await caisse_.refused("payouts", "add", seller, "--amount", "1")
@@ -130,3 +148,23 @@ def test_a_sale_is_held_released_and_paid_out_from_the_command_line(tmp_path: Pa
     assert json.loads(caisse_.run("holds", "show", hold, "--json").stdout)["status"] == "released"
     link = json.loads(caisse_.run("beneficiaries", "link", seller, "--json").stdout)
     assert link["url"].startswith("/balance/") and len(link["url"]) > 43
+
+
+def test_a_person_is_asked_before_delayed_payout_is_switched_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notice comes first; no leaves it off, yes switches it on, and once it is on nobody is asked again."""
+    monkeypatch.setattr(escrow, "_is_person", lambda: True)
+    caisse_ = Terminal(tmp_path)
+    merchant = json.loads(caisse_.run("merchant", "create", "Shop", "--json").stdout)["id"]
+
+    def switch_on(answer: str) -> Result:
+        said = ["escrow", "set", merchant, "--on"]
+        return CliRunner().invoke(caisse, said, env=caisse_.environment, input=answer)
+
+    no = switch_on("n\n")
+    assert no.exit_code == 1 and no.stderr.index("licence") < no.stderr.index("You have understood")
+    assert json.loads(caisse_.run("escrow", "show", merchant, "--json").stdout)["enabled"] is False
+    assert switch_on("y\n").exit_code == 0
+    assert json.loads(caisse_.run("escrow", "show", merchant, "--json").stdout)["enabled"] is True
+    assert "You have understood" not in switch_on("").stderr

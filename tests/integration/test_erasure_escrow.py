@@ -16,7 +16,13 @@ def test_where_a_seller_was_paid_is_forgotten_when_nothing_goes_there_any_more(t
     async def story(m: Market) -> None:
         moved = await m.api("POST", f"/beneficiaries/{m.seller}/payee", SELLER | {"name": NAME})
         assert moved.status == 200
-        assert (await m.second("POST", f"/beneficiaries/{m.seller}/payee/approve", {"reason": "hers"})).status == 200
+        assert (
+            await m.second(
+                "POST",
+                f"/beneficiaries/{m.seller}/payee/approve",
+                {"payee": moved.said["payee"]["id"], "reason": "hers"},
+            )
+        ).status == 200
         await m.released()
         payout = (await m.payout(500, description=f"for {NAME}")).said["id"]
         kept = await command(m.c.till.app, "erase", {**PERSON})

@@ -116,9 +116,9 @@ def test_what_is_not_there_or_runs_already_is_refused_in_words(tmp_path: Path) -
         async with serving(tmp_path, slow.jobs) as t:
             api = await another(t, scopes=("jobs:write",))
             for method, path in (("GET", ""), ("GET", "/runs"), ("POST", "/run"), ("POST", "/pause")):
-                gone = await api(method, f"/jobs/expire-stale-order{path}")
+                gone = await api(method, f"/jobs/slo{path}")
                 assert (gone.status, gone.code) == (404, "not_found")
-                assert "did you mean expire-stale-orders" in gone.said["detail"]
+                assert gone.said["detail"] == "There is no job 'slo'; did you mean slow."
             assert (await api("POST", "/jobs/slow/run", {"dry": 1})).status == 400
             assert await t.count(scheduler_tables.runs) == 0
             began = (await api("POST", "/jobs/slow/run")).said
@@ -208,7 +208,7 @@ def test_the_command_line_without_a_service(tmp_path: Path, monkeypatch: pytest.
     assert jobs("pause", "reconcile")[0] == 0
     status, said = jobs("list")
     assert status == 0
-    assert "*/5 * * * *" in said and "paused" in said and "done" in said
+    assert "*/5 * * * *" in said and "paused" in said and "nothing" in said
     status, said = jobs("runs", "release-escrow")
     assert status == 0 and "cli" in said
     assert jobs("show", "release-escrow")[0] == 0

@@ -61,7 +61,7 @@ STEPS = st.lists(
         st.sampled_from(["first", "second", "both", "both"]),
         st.one_of(
             st.integers(0, 12 * MINUTE_MS),
-            st.sampled_from([HOUR_MS, DAY_MS, 8 * DAY_MS, -MINUTE_MS, -HOUR_MS, -3 * DAY_MS]),
+            st.sampled_from([HOUR_MS, DAY_MS, 8 * DAY_MS, -MINUTE_MS, -HOUR_MS, -2 * HOUR_MS]),  # a day at most in all
         ),
         st.integers(0, 4),
     ),
@@ -123,3 +123,50 @@ def test_every_due_time_is_accounted_for_once(
     assert {run.due_at_ms for run in runs} <= set(expected)
     assert {run.state for run in runs} <= {"done", "skipped"}
     assert sorted(ticks) == [(run.from_ms, run.due_at_ms) for run in runs if run.state == "done"]
+
+
+JUMPS = st.lists(
+    st.one_of(
+        st.integers(0, 12 * MINUTE_MS),
+        st.sampled_from([HOUR_MS, DAY_MS, 3 * DAY_MS, 365 * DAY_MS, -HOUR_MS, -DAY_MS, -3 * DAY_MS, -365 * DAY_MS]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+
+
+@settings(max_examples=15)
+@given(JUMPS, st.sampled_from(["0 */3 * * *", "30 2 * * *"]), st.sampled_from([5 * MINUTE_MS, 3 * DAY_MS]))
+def test_no_jump_silences_a_job_or_runs_a_due_time_twice(
+    jumps_ms: list[int], expression: str, catch_up_ms: int
+) -> None:
+    """However far and often the clock is wrong: no due time runs twice, and what has no row is run when it comes."""
+    ran: list[int] = []
+
+    async def does(tick: Tick) -> dict[str, int]:
+        ran.append(tick.due_at_ms)
+        return {}
+
+    clock = Clock(CHANGES_MS[-1])
+    numbers = iter(range(1, 10_000))
+    with TemporaryDirectory() as folder:
+        db = Database(Path(folder) / "clock.db")
+        METADATA.create_all(db.engine)
+
+        async def story() -> None:
+            job = Job("look", Schedule(expression, "UTC"), does, "Looks.", catch_up_ms)
+            scheduler = Scheduler(db, TABLES, [job], clock, lambda prefix: f"{prefix}_{next(numbers):05}", pause_ms=1)
+            for jump_ms in jumps_ms:
+                await scheduler.run_due(clock.advance(jump_ms))
+                assert not scheduler._failed, "nothing stumbles over a row that is there"
+            await scheduler.run_due(clock.advance(DAY_MS))  # by now it has passed what the bringing back has kept
+            with db.engine.connect() as tx:
+                there = set(tx.execute(select(TABLES.runs.c.due_at_ms)).scalars())
+            for _ in range(4):
+                clock.now_ms = job.schedule.next_after(clock())
+                begun = [one.due_at_ms for one in await scheduler.run_due(clock())]
+                assert begun == [clock()] * (clock() not in there)
+
+        asyncio.run(story())
+        db.close()
+    assert len(ran) == len(set(ran))

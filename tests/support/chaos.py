@@ -24,6 +24,7 @@ from service.orders.tables import orders
 from service.payments.facts import Reason
 from service.payments.tables import attempts
 from service.sandbox.bank import Payer
+from service.sandbox.desk import Account, Letter
 from service.sandbox.stories import Story, Teller
 from service.sandbox.truths import Book
 from tests.support.chaos_people import BY_PERSONS, MINUTE_MS, People
@@ -60,11 +61,15 @@ JOBS = ("expire-stale-orders", "release-escrow", "ask-about-stuck-attempts", "cl
 
 @dataclass(slots=True)
 class Chaos(People):
-    """`begun` payments, `told` of others; `seen` has the ids that were ever in a state, which later states hide."""
+    """
+    `begun` payments, `told` of others; `seen` has the ids that were ever in a state, which later states hide.
+    `unheard`: refunds of which the bank's no never left the provider.
+    """
 
     begun: int = 0
     told: int = 0
     seen: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    unheard: set[str] = field(default_factory=set)
     teller: Teller = field(init=False)
     book: Book = field(init=False)
 
@@ -72,6 +77,17 @@ class Chaos(People):
         self.dice = Random(self.seed)
         self.teller = Teller(Random(self.seed + 1), self.c.clock)
         self.book = Book(self.c.sandbox)
+        post = self.c.sandbox.post
+        put = post.put
+
+        def notice(account: Account, letter: Letter, url: str) -> None:
+            before = post.waiting
+            put(account, letter, url)
+            if letter.event == "refund.failed" and post.waiting == before:
+                fields = letter.fields
+                self.unheard.add(str(fields["refund"] if "refund" in fields else fields["data.object"]["id"]))
+
+        post.put = notice  # type: ignore[method-assign]
 
     # --- a round
 
@@ -209,7 +225,7 @@ class Chaos(People):
             15 * MINUTE_MS,
             90 * MINUTE_MS,
             *[7 * HOUR_MS] * 2,
-            *[25 * HOUR_MS] * 4,
+            *[25 * HOUR_MS] * 5,
         ):
             await self.refunds()
             await self.payouts(calm=True)

@@ -242,7 +242,8 @@ class People:
             await self.hand("payout", app.payouts.request, self.owner, draft, self.by())
         for row in await self.rows(payouts, payouts.c.state == "awaiting_approval"):
             if calm or dice.random() < 0.7:
-                await self.hand("approve", app.payouts.approve, row.id, "", self.by("second"))
+                if await self.hand("approve", app.payouts.approve, row.id, "", self.by("second")) is None:
+                    await self.hand("call off", app.payouts.cancel, row.id, "its refund is over", self.by())
             elif dice.random() < 0.3:
                 await self.hand("call off", app.payouts.cancel, row.id, "", self.by())
         for row in self.some(await self.rows(payouts, payouts.c.state == "queued"), 0 if calm else 1):

@@ -24,7 +24,7 @@ from service.ledger.tables import ledger_accounts, ledger_checks
 from service.merchants.accounts import Entry, Registry
 from service.merchants.audit import By
 from service.orders import orders as order_steps
-from service.orders.follow import Follow
+from service.orders.follow import Follow, refund_ended
 from service.payments.book import Book
 from service.payments.facts import Fact, Kind, Source
 from service.payments.refunds import Refunds
@@ -49,7 +49,7 @@ class Market(Shop):
         self.registry = Registry([entry])
         self.payouts = Payouts(self.queue, lambda: self.registry, paying, OURS)
         self.holds = Holds(self.queue, self.payouts.pay_out)
-        self.refunds = Refunds(self.queue, CALLS)
+        self.refunds = Refunds(self.queue, CALLS, ended=refund_ended)
         self.followers = self.refunds.follow, Follow(), follow_ledger
         with self.tx() as tx:
             set_terms(tx, "mer_1", Terms(**chosen), self.by)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Engine
 from service.callbacks.process import Report
 from service.escrow.pay_out import Payer
 from service.ids import Ids
+from service.orders.follow import refund_ended
 from service.payments.facts import Fact, Kind, Told
 from service.payments.refund_send import Refunder
 from service.providers import CALLS
@@ -230,6 +232,9 @@ class _Syncer:
         raise AssertionError(what) from error
 
 
+Saved = tuple[sqlite3.Connection, int, int, str]
+
+
 class Abroad(Market):
     """A market that pays out, and back, through a provider far away."""
 
@@ -250,7 +255,8 @@ class Abroad(Market):
 
         payer: Any = Payer
         self.payer: Payer = payer(*parts({"stripe": self.far.paying()}, lambda _: ""))
-        self.refunder = Refunder(*parts(calls))
+        refunder: Any = Refunder
+        self.refunder: Refunder = refunder(*parts(calls), ended=refund_ended)
 
     def _number(self) -> int:
         self.numbers += 1
@@ -261,12 +267,14 @@ class Abroad(Market):
         with self.engine.connect() as connection:
             return connection.connection.driver_connection
 
-    def saved(self) -> tuple[bytes, int, int, str]:
+    def saved(self) -> Saved:
         """All that it is, for `as_it_was` of another one of the same kind. Nothing has been sent yet."""
-        return self._driver.serialize(), self.clock(), self.numbers, self.seller
+        copy = sqlite3.connect(":memory:")
+        self._driver.backup(copy)
+        return copy, self.clock(), self.numbers, self.seller
 
-    def as_it_was(self, saved: tuple[bytes, int, int, str]) -> None:
-        """Go on from there."""
-        whole, self.clock.now_ms, self.numbers, self.seller = saved
-        self._driver.deserialize(whole)
+    def as_it_was(self, saved: Saved) -> None:
+        """Go on from there. By a backup: under statements that are prepared, `deserialize` crashes SQLite."""
+        copy, self.clock.now_ms, self.numbers, self.seller = saved
+        copy.backup(self._driver)
         self.ours = OURS

@@ -63,7 +63,7 @@ class Payment:
     @property
     def clawed(self) -> int:
         """Reversed by the operator."""
-        return sum(self.reversals.values())
+        return min(sum(self.reversals.values()), self.captured)
 
     def verdict(self, dispute: Movement) -> str:
         """Of two verdicts the one that costs money is believed."""
@@ -72,7 +72,8 @@ class Payment:
     @property
     def lost(self) -> int:
         """In disputes."""
-        return sum(one.amount for one in self.disputes.values() if self.verdict(one) == "lost")
+        lost = sum(one.amount for one in self.disputes.values() if self.verdict(one) == "lost")
+        return min(lost, self.captured)
 
     @property
     def gone(self) -> int:
@@ -111,9 +112,9 @@ class Payment:
         if self.refunded() > self.refunded(ours=True) + under_way:
             found.add(("refunded_elsewhere", (self.id, self.refunded(ours=False))))
         if self.late:
-            found.add(("late", self.id))
+            found.add(("late", (self.id, self.captured)))
         if self.wrong:
-            found.add(("mismatch", self.id))
+            found.add(("mismatch", (self.id, self.captured)))
         return found
 
 
@@ -223,10 +224,10 @@ class Order:
         """Our refunds of a payment that have no end and that the provider may have."""
         return sum(one.amount for one in self.refunds if one.payment is payment and one.with_the_provider)
 
-    @property
-    def refund_open(self) -> bool:
-        """Whoever makes it: some money is on its way back, so nobody knows how much there is to release."""
-        return any(one.open for one in self.refunds) or any(one.pending_elsewhere for one in self.payments)
+    def refund_open(self, *, but_pending: bool = False) -> bool:
+        """Some money is on its way back, whoever sends it. `but_pending`: what only waits there does not count."""
+        ours = any(one.open and not (but_pending and one.state == "pending") for one in self.refunds)
+        return ours or (not but_pending and any(one.pending_elsewhere for one in self.payments))
 
     def ours_alone(self, payment: Payment) -> bool:
         """Whether all that went back of it went by our hand, and nobody disputes it."""
@@ -264,7 +265,7 @@ class Order:
 # --- money that goes out --------------------------------------------------------------------------------
 
 OPEN = ("requested", "awaiting_approval", "queued", "submitting", "unknown", "in_transit")
-SENT = ("submitting", "unknown", "in_transit")
+SENT = ("queued", "submitting", "unknown", "in_transit")
 BACK = ("failed", "canceled", "returned")
 
 _SAID: dict[str, dict[str, str]] = {
@@ -294,6 +295,7 @@ class Payout:
     payee: Payee
     actor: str
     hold: Hold | None = None
+    retry_of: Payout | None = None
     state: str = "requested"
     fee: int = 0
     unknown_ms: int = 0
@@ -309,7 +311,7 @@ class Payout:
         """The provider's word."""
         was = self.state
         self.state = _SAID[stage].get(was, was)
-        self.fee = max(self.fee, fee)
+        self.fee = min(max(self.fee, fee), self.amount)
         self.named = True
         if stage == "otp" and self.state in OPEN:
             self.otp = True
@@ -356,6 +358,10 @@ class Books:
         others = [other for other in self.payouts if other is not one and other.hold is one.hold]
         if was in BACK and one.state not in BACK and any(other.state not in BACK for other in others):
             one.hold = None
+
+    def available(self, source: str) -> int:
+        """What can be paid out of one of the two balances."""
+        return self.beneficiary() if source == "beneficiary" else self.merchant_available()
 
     def drawn(self, source: str) -> int:
         """By payouts from one of the two balances."""

@@ -345,11 +345,12 @@ class Sales(RuleBasedStateMachine):
             self.sound = well
             market.checked(sound=well)
         with market.tx() as tx:
-            if what == "payee" and not well:
+            if what == "payee" and not well and len(self.payees) < 9:  # ten a day are too many
                 payee_steps.pay_to(tx, MINE, market.seller, To("account", f"acct_{n:04}", "Moussa"), market.by)
                 self.payees.append(Payee(self.now + DAY_MS))
             elif what == "approve" and self.payees[-1].usable_ms > self.now:
-                market.payouts.approve_payee(tx, MINE, market.seller, "called", market.by_another())
+                newest = payee_steps.payee_of(tx, market.seller)["id"]
+                market.payouts.approve_payee(tx, MINE, market.seller, newest, "called", market.by_another())
                 self.payees[-1].usable_ms = self.now
 
     @precondition(lambda self: self.books.float() > 100)

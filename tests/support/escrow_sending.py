@@ -24,7 +24,7 @@ GRACE_MS, KEY_MS = 10 * 60_000, 20 * HOUR_MS
 assert SLOW_MS < GRACE_MS < TOO_SLOW_MS
 MOODS = (*SENDS, "unclear", "stale", "float_unclear")
 LATER: dict[str, tuple[Stage, ...]] = {
-    "in_transit": ("paid", "paid", "failed"),
+    "in_transit": ("paid", "paid", "failed", "otp"),
     "otp": ("in_transit", "paid", "failed"),
     "failed": ("paid",),
     "paid": ("failed", "returned"),
@@ -54,24 +54,27 @@ class Sending(Sales):
         """What is asked of the provider, and what its answers make of it."""
         self.next()
         wanted = self.calls_wanted(one, hint)
-        was_sent = one.state in ("queued", "submitting", "unknown")
         was = one.state
         came = self.work(self.market.payer.act, one.id, ASK_ONLY if hint else "", mood)
         reached["hint"] += hint
-        calls = list(self.far.calls)
+        calls, enough = list(self.far.calls), self.kind == "silent" and self.books.float() >= one.amount
         if calls and calls[0][0] == "float":
             _, _, said = calls.pop(0)
             assert wanted[:1] == ["float"]
             enough = isinstance(said, dict) and said["XOF"] >= one.amount
             wanted = wanted[1:] if enough else []
         assert [(what, name) for what, name, _ in calls] == [(what, one.reference) for what in wanted], one
+        if not hint and was == "queued" and enough:
+            one.state = "canceled" if self.paid_before(one) else one.state
+            one.payee = one.payee if one.first_sent_ms or self.paid_before(one) else self.payees[-1]
+            reached["canceled: paid before"] += self.paid_before(one)
         if not hint and one.state == "submitting":
             one.state, one.unknown_ms = "unknown", self.now
         if one.state in ("unknown", "in_transit") and self.unasked(one, hint):
             one.cannot_be_asked = True
         for what, _, said in calls:
-            assert was_sent or what == "ask"
-            self.heard(one, what, said)
+            assert was in ("queued", "submitting", "unknown") or what == "ask"
+            self.heard(one, what, said, hint)
         self.goes_on_as_it_should(one, hint and was, calls, came)
 
     def goes_on_as_it_should(
@@ -82,7 +85,9 @@ class Sending(Sales):
             return
         unsent = not hint and one.state == "queued" and [what for what, _, _ in calls] == ["ask"]
         if hint:
-            waits = hint in ("queued", "submitting") or any(isinstance(said, Unclear) for _, _, said in calls)
+            unsent = hint == "submitting" or not one.first_sent_ms
+            waits = (unsent and hint in OPEN) or any(isinstance(said, Unclear) for _, _, said in calls)
+            unsent = False
         else:
             waits = one.state in ("queued", "unknown", "in_transit") and not unsent
         assert isinstance(came, Retry) == waits, (one, came)
@@ -94,6 +99,10 @@ class Sending(Sales):
                 came.then(tx)
                 assert len(tx.execute(due).all()) == 1, one
 
+    def paid_before(self, one: Payout) -> bool:
+        """What it tries again was paid after all."""
+        return one.retry_of is not None and one.retry_of.state == "paid"
+
     def unasked(self, one: Payout, hint: bool) -> bool:
         """Only a person can find out about it."""
         return self.kind == "silent" or (self.kind == "named" and not one.named)
@@ -102,17 +111,19 @@ class Sending(Sales):
         """What may be asked of the provider now, and nothing else."""
         asks = [] if self.unasked(one, hint) else ["ask"]
         if hint:
-            return asks if one.state in ("unknown", "in_transit", "paid", "failed", "canceled") else []
+            return asks if one.first_sent_ms and one.state != "submitting" else []
         if one.state == "queued":
             if self.kind == "silent" and self.books.float() < one.amount:
                 return []
             first = [] if self.kind == "silent" else ["float"]
-            return [*first, "send"] if self.sound and one.payee.usable_ms <= self.now else first
+            payee = one.payee if one.first_sent_ms else self.payees[-1]  # never to one that is past
+            may = self.sound and payee.usable_ms <= self.now and self.books.available(one.source) >= 0
+            return [*first, "send"] if may and not self.paid_before(one) else first
         if one.state in ("submitting", "unknown"):
             return ["send"] if self.kind == "keyed" and self.now - one.first_sent_ms < KEY_MS else asks
         return asks if one.state == "in_transit" else []
 
-    def heard(self, one: Payout, what: str, said: Any) -> None:
+    def heard(self, one: Payout, what: str, said: Any, hint: bool) -> None:
         """What an answer means, by the table."""
         again = one.state != "queued"
         if what == "send" and not again:
@@ -135,7 +146,7 @@ class Sending(Sales):
             case Lost() if not again:
                 one.state, one.unknown_ms = "unknown", self.now
                 reached["lost"] += 1
-            case NotKnown() if one.state == "unknown":
+            case NotKnown() if one.state == "unknown" and not hint:
                 late = self.now - one.unknown_ms >= GRACE_MS
                 one.state = "queued" if late else "unknown"
                 reached["not known, sent again" if late else "not known, asked again"] += 1

@@ -18,6 +18,7 @@ from string import Template
 import click
 from click.testing import CliRunner
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
 from sqlalchemy import select
 
 from outbox.policy import STANDARD_MS
@@ -27,7 +28,9 @@ from service.callbacks.process import ASK, DEFERRED
 from service.callbacks.tables import callbacks
 from service.cli import caisse
 from service.config import FIELDS, Field, Settings
+from service.escrow.payout_rows import TALLY
 from service.escrow.states import MACHINES as OF_ESCROW
+from service.escrow.states import Payout
 from service.ids import Ids
 from service.merchants.audit import By
 from service.merchants.events import CATALOGUE, ON_REQUEST, WEBHOOK
@@ -411,7 +414,7 @@ off (404); one that is half set refuses its callbacks (401) and shows in `/ready
 database: `caisse account add`.
 """
 
-LATER = ("admin_password", "timezone", "smtp_url", "mail_from")
+LATER = ("admin_password", "smtp_url", "mail_from")
 
 
 def settings() -> str:
@@ -497,6 +500,7 @@ def metrics() -> str:
     """docs/metrics.md"""
     counted = Metrics(PROVIDERS)
     counted.watch_storage(lambda: (object(), True))
+    counted._tallied.totals = {f"{TALLY}{next(iter(PROVIDERS))}:{Payout.PAID}": 1}  # labels are seen in a sample
     closed = {bound.metric: bound.closed for bound in vars(counted).values() if isinstance(bound, _Bound)}
     families, values = [], []
     for collector in dict.fromkeys(counted.registry._collector_to_names):
@@ -504,7 +508,7 @@ def metrics() -> str:
         labels = ours._labelnames if ours else ()
         for family in ours.describe() if ours else collector.collect():
             name = code(family.name + ("_total" if family.type == "counter" else ""))
-            families.append((name, family.type, words(labels), family.documentation))
+            families.append((name, family.type, words(labels or _labels(family)), family.documentation))
             for label, among in zip(labels, closed.get(collector, ()), strict=False):
                 if label not in SAID_IN_WORDS:
                     values.append((name, code(label), words(sorted(among))))
@@ -515,6 +519,11 @@ def metrics() -> str:
         queues=words((*CALLBACK_RETRIES_MS, DEFERRED, ASK, WEBHOOK)),
         values=table(["name", "label", "values"], values),
     )
+
+
+def _labels(family: Metric) -> Sequence[str]:
+    """Of a family that is made when it is asked for."""
+    return [name for sample in family.samples[:1] for name in sample.labels]
 
 
 def main() -> None:

@@ -58,18 +58,18 @@ def test_a_changed_payee_counts_after_a_day_and_not_a_moment_before(market: Mark
         market.pay_out(1)
     market.clock.advance(1)
     with market.tx() as tx, pytest.raises(Refusal, match="can be paid already"):
-        steps.approve_payee(tx, MINE, market.seller, "late", second(market))
+        steps.approve_payee(tx, MINE, market.seller, changed["id"], "late", second(market))
 
 
 def test_only_a_second_person_shortens_the_day(market: Market) -> None:
     """Not who changed it, not without a reason, and not the change before the last."""
     with market.tx() as tx:
-        steps.pay_to(tx, MINE, market.seller, OTHER, market.by)
+        new = steps.pay_to(tx, MINE, market.seller, OTHER, market.by)["id"]
         for hand, reason, code in ((market.by, "mine", "second_person"), (second(market), " ", "no_reason")):
             with pytest.raises(Refusal) as refused:
-                steps.approve_payee(tx, MINE, market.seller, reason, hand)
+                steps.approve_payee(tx, MINE, market.seller, new, reason, hand)
             assert refused.value.code == code
-        good = steps.approve_payee(tx, MINE, market.seller, "I called", second(market))
+        good = steps.approve_payee(tx, MINE, market.seller, new, "I called", second(market))
         assert (good["usable_at_ms"], good["approved_by"]) == (market.clock(), "somebody else")
     assert waiting(market) == 0
     market.clock.advance(1)
@@ -77,7 +77,30 @@ def test_only_a_second_person_shortens_the_day(market: Market) -> None:
         back = steps.pay_to(tx, MINE, market.seller, SELLER, second(market))
         assert back["usable_at_ms"] > market.clock(), "also the number that was there before waits"
         with pytest.raises(Refusal, match="second person"):
-            steps.approve_payee(tx, MINE, market.seller, "I again", second(market))
+            steps.approve_payee(tx, MINE, market.seller, back["id"], "I again", second(market))
+
+
+def test_an_approval_is_of_the_payee_that_was_looked_at(market: Market) -> None:
+    """Changed again between the look and the approval: the thief's number is not what the second person has seen."""
+    order_id, _ = market.sold()
+    market.release(market.hold_of(order_id)["id"])
+    with market.tx() as tx:
+        first = steps.payee_of(tx, market.seller)
+        seen = steps.pay_to(tx, MINE, market.seller, OTHER, market.by)
+        newest = steps.pay_to(tx, MINE, market.seller, To("account", "acct_1Thief", "Moussa"), market.by)
+        for payee_id in (seen["id"], first["id"], "pye_none", ""):
+            with pytest.raises(Refusal, match="was changed again since; look at it anew") as refused:
+                market.payouts.approve_payee(tx, MINE, market.seller, payee_id, "I called", second(market))
+            assert refused.value.code == "payee_changed"
+        assert steps.payee_of(tx, market.seller) == newest, "nothing is payable at once"
+        assert steps.payee(tx, seen["id"]) == seen
+    assert waiting(market) == 1
+    with pytest.raises(Refusal, match="waits a day"):
+        market.pay_out(1)
+    with market.tx() as tx:
+        market.payouts.approve_payee(tx, MINE, market.seller, newest["id"], "I called", second(market))
+        assert steps.payee_of(tx, market.seller)["usable_at_ms"] == market.clock()
+    assert waiting(market) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,6 +108,12 @@ def test_only_a_second_person_shortens_the_day(market: Market) -> None:
     [
         (To("bank", "bj66 bj06-1010 0100 1443 9000 0769", "Moussa", bank_code="044"), "BJ66BJ0610100100144390000769"),
         (To("mobile_money", "00229 97 80 80 80", " Moussa ", "BJ", "mtn"), "+22997808080"),
+        (To("mobile_money", "01 97 80 80 80", "Moussa", "BJ", "mtn"), "+2290197808080"),
+        (To("mobile_money", "64000001", "Moussa", "BJ", "moov"), "+22964000001"),
+        (To("mobile_money", "66000001", "Moussa", "BJ", "mtn"), "+22966000001"),
+        (To("mobile_money", "+22996000043", "Moussa", "BJ", "mtn"), "+22996000043"),
+        (To("mobile_money", "077 12 34 56", "Moussa", "GA", "airtel"), "+24177123456"),
+        (To("mobile_money", "+24107123456", "Moussa", "GA", "airtel"), "+24107123456"),
         (To("account", "acct_1Seller"), "acct_1Seller"),
     ],
 )
@@ -97,11 +126,13 @@ def test_one_account_is_written_in_one_way(to: To, number: str) -> None:
 
 def test_what_is_another_s_is_not_there(market: Market) -> None:
     """Another merchant's, and the same merchant's in the other mode, at every door."""
+    with market.tx() as tx:
+        theirs = steps.payee_of(tx, market.seller)["id"]
     for owner in OTHERS:
         doors: tuple[Any, ...] = (
             lambda tx, o=owner: steps.one(tx, o, market.seller),
             lambda tx, o=owner: steps.pay_to(tx, o, market.seller, OTHER, market.by),
-            lambda tx, o=owner: steps.approve_payee(tx, o, market.seller, "x", market.by),
+            lambda tx, o=owner: steps.approve_payee(tx, o, market.seller, theirs, "x", market.by),
             lambda tx, o=owner: steps.change(tx, o, market.seller, market.by, active=False),
             lambda tx, o=owner: steps.link(tx, o, market.seller, market.by),
         )
@@ -157,3 +188,11 @@ def test_a_merchant_who_never_read_the_notice_is_asked_once(market: Market) -> N
         for wrong in ({}, {"merchant_id": "mer_1"}, {"enabled": True, "understood": True}):
             with pytest.raises(Refusal, match="what to change"):
                 change_terms(tx, "mer_2", wrong, market.by)
+
+
+@pytest.mark.parametrize("number", ["123", "9780808", "+229019780808", "+22901978080801", "+22912345678", "+2376500"])
+def test_a_number_that_nobody_has_is_no_payee(number: str) -> None:
+    """A payer is only warned of it; what is paid to it is gone. Too short, too long, of no operator's old numbers."""
+    with pytest.raises(Refusal) as refused:
+        check(To("mobile_money", number, "Moussa", "BJ", "mtn"))
+    assert refused.value.code == "bad_phone"

@@ -7,14 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, update
 
 from service.errors import NotFound, Refusal
-from service.escrow.payouts import available
+from service.escrow.payouts import PAYOUT, available
+from service.escrow.tables import payouts
 from service.ledger.settlements import AHEAD_MS, Settlement, all_listed, listed, public, record
 from service.ledger.tables import postings
 from service.merchants.tables import accounts, merchants
 from service.orders.owner import Whose
+from service.schema import outbox_tables
 from tests.property.test_book_machine import ACCOUNT
 from tests.property.test_orders_machine import MINE
 from tests.support.escrow import Market
@@ -56,6 +58,22 @@ def test_money_at_the_bank_is_no_more_in_the_float_and_cannot_be_paid_out(market
             first["id"]
         ]
         assert all_listed(tx, merchant="mer_2") == listed(tx, Whose("mer_1", True)) == []
+
+
+def test_a_top_up_lets_go_what_waits_for_the_float(market: Market) -> None:
+    """At once, and not by a schedule that may be a day long; money that goes to the bank hastens nothing."""
+    payout_id = market.pay_out(10, source="merchant")
+    m, p = outbox_tables.messages, payouts
+    later_ms = market.clock() + 1_000_000
+    tried = {"due_at_ms": later_ms, "tries": 1, "claim": 1, "settled_claim": 1}
+    with market.tx() as tx:
+        tx.execute(update(p).where(p.c.id == payout_id).values(waits_for="float"))
+        tx.execute(update(m).where(m.c.subject == payout_id, m.c.topic == PAYOUT).values(tried))
+    for amount_minor, reference, due_at_ms in ((1, "S-up", later_ms), (-1, "S-down", market.clock())):
+        recorded(market, Settlement(ACCOUNT.id, amount_minor, "XOF", reference), queue=market.queue)
+        with market.tx() as tx:
+            due = select(m.c.due_at_ms).where(m.c.subject == payout_id, m.c.topic == PAYOUT)
+            assert tx.execute(due).scalar_one() == due_at_ms
 
 
 @pytest.mark.parametrize(

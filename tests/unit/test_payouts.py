@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from service.merchants.audit import By
 from service.payments.facts import Kind
 from service.payments.heard import Context
 from service.payments.tables import attention
+from service.providers import PAYOUTS
+from service.providers.payouts import PayoutChannel
 from tests.property.test_orders_machine import MINE
 from tests.support.escrow import Market
 
@@ -87,6 +90,26 @@ def test_an_amount_that_is_none_is_refused(market: Market, amount_minor: Any) ->
     """Also past the API's own reading: what a command or a program hands in."""
     released(market)
     refused(market, "bad_amount", amount_minor)
+
+
+@pytest.mark.parametrize(
+    ("amount_minor", "code", "limit"),
+    [
+        (100, "below_minimum", "at least 200 XOF"),
+        (1_005, "above_maximum", "at most 1000 XOF"),
+        (203, "not_a_step", "a multiple of 5 XOF"),
+    ],
+)
+def test_a_provider_s_limit_is_said_as_money(amount_minor: int, code: str, limit: str) -> None:
+    """Which limit it is, and of what currency: who reads it knows what to ask for."""
+    channel = PayoutChannel("account", "XOF", min_minor=200, max_minor=1_000, step_minor=5)
+    narrow = Market({"stripe": replace(PAYOUTS["stripe"], channels=(channel,))}, payout_on_release=False)
+    released(narrow)
+    with pytest.raises(Refusal) as found:
+        narrow.pay_out(amount_minor)
+    assert (found.value.code, found.value.sentence) == (code, f"amount: the provider pays out {limit}.")
+    assert narrow.payout(narrow.pay_out(205))["state"] == "queued"
+    narrow.close()
 
 
 def test_each_refusal_names_itself_and_moves_nothing(market: Market) -> None:

@@ -698,13 +698,13 @@ def test_what_runs_is_found_by_its_index(house: House) -> None:
     with house.db.engine.connect() as tx:
         event.listen(tx, "before_cursor_execute", lambda *said: asked.append(said[2:4]))
         runs.standing(tx)
-        runs.last(tx, "look")
+        runs.last(tx, "look", START_MS)
         runs.history(tx, "look", 5)
         explained = [tx.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all() for sql, values in tuple(asked)]
     said = [row.detail for rows in explained for row in rows if "job_runs" in row.detail]
     assert said == [
         "SCAN job_runs USING INDEX job_runs_running",
-        "SEARCH job_runs USING INDEX job_runs_history (job=?)",
+        "SEARCH job_runs USING INDEX job_runs_history (job=? AND due_at_ms<?)",
         "SEARCH job_runs USING INDEX job_runs_history (job=?)",
     ]
 

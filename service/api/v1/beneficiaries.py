@@ -55,6 +55,12 @@ class BeneficiaryChange(msgspec.Struct, forbid_unknown_fields=True):
     active: bool
 
 
+class PayeeApproval(Why):
+    """Which payee you have made sure of, and how. If it was changed again since, that one is not approved."""
+
+    payee: Id
+
+
 class Payee(msgspec.Struct):
     """Where it goes now, the number by its last digits. It is paid from `usable_at` on."""
 
@@ -158,15 +164,16 @@ async def change_payee(call: Call, beneficiary: str, body: PayTo) -> Any:
 
 
 @BENEFICIARIES.post("/beneficiaries/{beneficiary}/payee/approve", APPROVE, Beneficiary)
-async def approve_payee(call: Call, beneficiary: str, body: Why) -> Any:
+async def approve_payee(call: Call, beneficiary: str, body: PayeeApproval) -> Any:
     """Let a changed payee be paid at once; `reason` says how it was made sure that it is theirs.
 
-    Needs another key than the one that changed it.
+    Needs another key than the one that changed it. `payee` is the one that you looked at: refused with `payee_changed`
+    if it was changed again since.
     """
     hand = call.by
 
     def work(tx: Connection) -> dict[str, Any]:
-        call.app.payouts.approve_payee(tx, call.caller, beneficiary, body.reason, hand)
+        call.app.payouts.approve_payee(tx, call.caller, beneficiary, body.payee, body.reason, hand)
         return _shown(tx, call, beneficiary)
 
     return await call.write(work)

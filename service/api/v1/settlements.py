@@ -72,7 +72,7 @@ async def create_settlement(call: Call, body: NewSettlement) -> Any:
     at_ms = None if body.settled_at is None else time_ms("settled_at", body.settled_at)
     draft = settlements.Settlement(body.account, body.amount, body.currency, body.reference, at_ms, body.fee, body.note)
     hand = call.by
-    return await call.write(lambda tx: public(settlements.record(tx, draft, hand, call.caller)))
+    return await call.write(lambda tx: public(settlements.record(tx, draft, hand, call.caller, call.app.queue)))
 
 
 @SETTLEMENTS.get("/settlements", READ, Settlements)
