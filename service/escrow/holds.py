@@ -150,7 +150,7 @@ def _follow(tx: Connection, held: _Held, order: Row, kept_minor: int, said: froz
     back = rules.weigh(amounts(row), kept_minor, frozen=False)
     to = rules.hold_state(back, stands, order["delivered_at_ms"] is not None)
     if row["state"] == Hold.REFUNDED and to != Hold.REFUNDED:
-        held.step(HoldStep.CAME_BACK, ended_at_ms=None)
+        held.step(HoldStep.CAME_BACK, ended_at_ms=None, against="")  # what still stands is before a person anew
     if row["state"] in UNRELEASED:
         if held.now_is(against=",".join(sorted(stands))) and stands:
             held.open(FROZEN, row["against"])

@@ -334,7 +334,7 @@ class Payer:
             more["fee_minor"] = min(max(told.fee_minor, 0), row["amount_minor"])
         if told.stage in ("failed", "returned"):
             more["failure_reason"] = (told.reason or told.words or "provider")[:300]
-        if told.stage == "otp":
+        if told.stage == "otp" and row["state"] in OPEN:
             open_attention(tx, self._ids, row["id"], OTP, row["provider"], self._clock())
         if told.recipient:
             r = {"payee_id": row["payee_id"], "account_id": row["account_id"], "recipient": told.recipient}

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import pytest
 from sqlalchemy import Connection, insert, select
 
 from outbox.queue import Queue
@@ -51,16 +53,26 @@ from tests.support.escrow_check import problems
 
 PAIRS = 200
 PRICE = 5_000
+NAME = "races.db"
 T = TypeVar("T")
 Work = Callable[[], Coroutine[Any, Any, Any]]
+
+
+class Held(NamedTuple):
+    """An order with a hold: the ids of all that is its own."""
+
+    order_id: str
+    payment_id: str
+    hold_id: str
+    seller: str
 
 
 class Counting:
     """The shop's hands: each is one work of the real code, given to the real writer."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, first: int = 0) -> None:
         self.db, self.clock = db, Clock()
-        numbers = itertools.count()
+        numbers = itertools.count(first)
         self.ids = Ids(self.clock, lambda: next(numbers))
         self.queue = Queue(outbox_tables)
         entry = Entry(ACCOUNT.id, "stripe", "mer_1", False, "http://stripe.test", {"secret_key": ("sk_test_1",)})
@@ -112,13 +124,18 @@ class Counting:
         book.hear(ACCOUNT, Told((f"ref_{payment_id}",), (fact,), OURS + payment_id), None)
         book.flush()
 
-    def held(self, tx: Connection) -> tuple[str, str, str]:
-        """An order that was paid and delivered: its id, its payment's and its hold's."""
+    def held(self, tx: Connection) -> Held:
+        """An order for a seller of its own that was paid and delivered."""
+        self.seller = beneficiaries.create(tx, MINE, "XOF", SELLER, self.by)
         order_id, payment_id = self.ordered(tx)
         self.says(tx, payment_id, Kind.CAPTURED)
         order_steps.deliver(tx, self.queue, MINE, order_id, self.by)
         hold_id = tx.execute(select(holds.c.id).where(holds.c.order_id == order_id)).scalar_one()
-        return order_id, payment_id, hold_id
+        return Held(order_id, payment_id, hold_id, self.seller)
+
+    def belongs_to(self, tx: Connection, made: Sequence[Held], kind: Account = Account.BENEFICIARY) -> Counter[int]:
+        """What their sellers have."""
+        return Counter(balance(tx, kind, one.seller, False, "XOF") for one in made)
 
     def state(self, tx: Connection, table: Any, id_: str) -> str:
         """Of an order or a hold."""
@@ -126,17 +143,32 @@ class Counting:
 
 
 @asynccontextmanager
-async def counting(directory: Path) -> AsyncIterator[Counting]:
-    """A new database; at the end the whole ledger is worked out afresh."""
-    db = await Database.open(f"sqlite:///{directory}/races.db", on_storage_failure=lambda _: None)
+async def counting(directory: Path, before: Path | None = None) -> AsyncIterator[Counting]:
+    """A new database, or one as another was; at the end the whole ledger is worked out afresh."""
+    if before is not None:
+        shutil.copy(before, directory / before.name)
+    db = await Database.open(f"sqlite:///{directory}/{NAME}", on_storage_failure=lambda _: None)
     try:
-        await db.write(metadata.create_all)
-        made = Counting(db)
-        await db.write(made.open)
+        made = Counting(db, 0 if before is None else 10**6)
+        if before is None:
+            await db.write(metadata.create_all)
+            await db.write(made.open)
         yield made
         assert await db.read(problems) == []
     finally:
         await db.close()
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Held]]:
+    """A database with two hundred holds that are scheduled, made once: each test has a copy."""
+    directory = tmp_path_factory.mktemp("before")
+
+    async def run() -> list[Held]:
+        async with counting(directory) as k:
+            return await prepared(k, lambda tx, _: k.held(tx))
+
+    return directory / NAME, asyncio.run(run())
 
 
 async def pair(number: int, hands: Sequence[Work]) -> list[str]:
@@ -208,13 +240,13 @@ def test_expiry_against_a_late_capture(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_the_buyers_word_against_the_clock(tmp_path: Path) -> None:
+def test_the_buyers_word_against_the_clock(tmp_path: Path, before: tuple[Path, list[Held]]) -> None:
     """200 pairs: whoever is first releases, the other finds it done; 5,000 went over once."""
 
     async def run() -> None:
-        async with counting(tmp_path) as k:
-            made = await prepared(k, lambda tx, _: k.held(tx))
-            tokens = await prepared(k, lambda tx, number: k.holds.link(tx, made[number][2], k.by))
+        whole, made = before
+        async with counting(tmp_path, whole) as k:
+            tokens = await prepared(k, lambda tx, number: k.holds.link(tx, made[number].hold_id, k.by))
             k.clock.advance(RELEASE_HOURS * HOUR_MS)
             first: Counter[str] = Counter()
 
@@ -228,56 +260,48 @@ def test_the_buyers_word_against_the_clock(tmp_path: Path) -> None:
 
                 return lambda: k.db.write(work)
 
-            hands = [(clock, buyer(made[n][0], tokens[n])) for n in range(PAIRS)]
+            hands = [(clock, buyer(made[n].order_id, tokens[n])) for n in range(PAIRS)]
             for number, both in enumerate(hands):  # one by one: the clock takes the oldest that is left
                 assert await pair(number, both) == ["done", "done"]
-            rows = await k.db.read(lambda tx: [one_hold(tx, hold_id) for _, _, hold_id in made])
+            rows = await k.db.read(lambda tx: [one_hold(tx, one.hold_id) for one in made])
             right = ("released", PRICE, 3)
             assert {(row["state"], row["released_minor"], row["sequence"]) for row in rows} == {right}
             assert 0 < first["clock"] < PAIRS, "each of the two was first in some of them"
-            assert await k.db.read(balance, Account.BENEFICIARY, k.seller, False, "XOF") == PAIRS * PRICE
+            assert await k.db.read(k.belongs_to, made) == {PRICE: PAIRS}
 
     asyncio.run(run())
 
 
-def test_two_payouts_over_one_balance(tmp_path: Path) -> None:
+def test_two_payouts_over_one_balance(tmp_path: Path, before: tuple[Path, list[Held]]) -> None:
     """200 pairs: one is reserved and one refused, who asks first; also when both are of the same hold."""
 
     async def run() -> None:
-        async with counting(tmp_path) as k:
-
-            def ready(tx: Connection, _: int) -> tuple[str, str]:
-                k.seller = beneficiaries.create(tx, MINE, "XOF", SELLER, k.by)
-                _, _, hold_id = k.held(tx)
-                k.holds.release(tx, hold_id, "the buyer called", k.by)
-                return k.seller, hold_id
-
-            made = await prepared(k, ready)
+        whole, made = before
+        async with counting(tmp_path, whole) as k:
+            await prepared(k, lambda tx, number: k.holds.release(tx, made[number].hold_id, "the buyer called", k.by))
 
             def ask(seller: str, hold_id: str | None) -> Work:
                 draft = PayoutDraft(seller, PRICE - (0 if hold_id else 1_999), "XOF", hold_id=hold_id)
                 return lambda: k.db.write(k.payouts.request, MINE, draft, k.by)
 
-            hands = [ask(seller, hold_id if n % 4 > 1 else None) for n, (seller, hold_id) in enumerate(made)]
+            hands = [ask(one.seller, one.hold_id if n % 4 > 1 else None) for n, one in enumerate(made)]
             came = await pairs([(hand, hand) for hand in hands])
             for number, words in enumerate(came):
                 refused = "hold_paid_out" if number % 4 > 1 else "balance_short"
                 assert words == (["done", refused] if number % 2 else [refused, "done"])
-            kinds = (Account.BENEFICIARY, Account.RESERVED)
-            left = await k.db.read(
-                lambda tx: Counter(tuple(balance(tx, kind, one, False, "XOF") for kind in kinds) for one, _ in made)
-            )
-            assert left == {(1_999, PRICE - 1_999): PAIRS // 2, (0, PRICE): PAIRS // 2}
+            assert await k.db.read(k.belongs_to, made) == {1_999: PAIRS // 2, 0: PAIRS // 2}
+            reserved = await k.db.read(k.belongs_to, made, Account.RESERVED)
+            assert reserved == {PRICE - 1_999: PAIRS // 2, PRICE: PAIRS // 2}
 
     asyncio.run(run())
 
 
-def test_a_refund_against_a_release(tmp_path: Path) -> None:
+def test_a_refund_against_a_release(tmp_path: Path, before: tuple[Path, list[Held]]) -> None:
     """200 pairs: a refund that is first holds the release up; one that comes after it is taken from the seller."""
 
     async def run() -> None:
-        async with counting(tmp_path) as k:
-            made = await prepared(k, lambda tx, _: k.held(tx))
+        whole, made = before
+        async with counting(tmp_path, whole) as k:
 
             def back(payment_id: str) -> Work:
                 return lambda: k.db.write(k.refunds.create, payment_id, 2_000, "torn", k.by)
@@ -285,22 +309,21 @@ def test_a_refund_against_a_release(tmp_path: Path) -> None:
             def release(hold_id: str) -> Work:
                 return lambda: k.db.write(k.holds.release, hold_id, "the buyer called", k.by)
 
-            came = await pairs([(back(payment_id), release(hold_id)) for _, payment_id, hold_id in made])
+            came = await pairs([(back(one.payment_id), release(one.hold_id)) for one in made])
             assert came == [["done", "refund_open" if number % 2 else "done"] for number in range(PAIRS)]
 
             def gone(tx: Connection, number: int) -> None:
-                payment_id = made[number][1]
+                payment_id = made[number].payment_id
                 fact = Fact(Kind.REFUND_SUCCEEDED, f"re_{payment_id}", 0, 2_000, None, "XOF", source=Source.ANSWER)
                 book = k.book(tx)
                 book.hear(ACCOUNT, Told((f"ref_{payment_id}",), (fact,), OURS + payment_id), None)
                 book.flush()
 
             await prepared(k, gone)
-            rows = await k.db.read(lambda tx: [one_hold(tx, hold_id) for _, _, hold_id in made])
+            rows = await k.db.read(lambda tx: [one_hold(tx, one.hold_id) for one in made])
             names = "released_minor", "refunded_minor", "taken_back_minor"
             for number, row in enumerate(rows):
                 assert tuple(row[name] for name in names) == ((0, 2_000, 0) if number % 2 else (PRICE, 0, 2_000))
-            has = await k.db.read(balance, Account.BENEFICIARY, k.seller, False, "XOF")
-            assert has == PAIRS // 2 * (PRICE - 2_000)
+            assert await k.db.read(k.belongs_to, made) == {0: PAIRS // 2, PRICE - 2_000: PAIRS // 2}
 
     asyncio.run(run())

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from outbox.message import Message
 from service.errors import Refusal
+from service.escrow.payouts import ASK_ONLY
 from service.escrow.tables import holds, payouts
 from service.orders.expire import MAX_HOLD_MS
 from service.orders.orders import EXPIRES_MS, Line
 from service.payments.facts import Kind
 from service.payments.tables import attention
+from service.schema import outbox_tables
 from tests.property.test_book_machine import ACCOUNT
 from tests.property.test_orders_machine import captured
 from tests.support.escrow_check import problems
@@ -36,10 +38,10 @@ def market() -> Iterator[Abroad]:
     made.close()
 
 
-def worked_on(market: Abroad, payout_id: str, mood: str = "") -> str:
+def worked_on(market: Abroad, payout_id: str, mood: str = "", payload: str = "") -> str:
     """One message about a payout; the state that it leaves."""
     market.far.mood = mood
-    message = Message(payout_id, "payout", ACCOUNT.id, payout_id, "", 1, 1, 0, 0, 0)
+    message = Message(payout_id, "payout", ACCOUNT.id, payout_id, payload, 1, 1, 0, 0, 0)
     try:
         at_once(market.payer.act(message, None))
     except Died:
@@ -172,6 +174,21 @@ def test_a_refund_that_the_bank_rejects_leaves_no_money_in_a_hold_that_is_over(m
     assert market.balances() == {"float": 5_000, "reserved": 5_000}
 
 
+def test_a_refund_that_the_bank_rejects_while_a_dispute_is_open_is_before_a_person_again(market: Abroad) -> None:
+    """Frozen, then all given back, then rejected: it is frozen again, and the item that was closed is open again."""
+    order_id, payment_id = market.sold()
+    market.said(payment_id, Kind.DISPUTE_OPENED, "dp_1", 5_000)
+    refund_id, market.far.mood = market.refund(payment_id), "succeeded"
+    at_once(market.refunder.act(Message(refund_id, "refund", ACCOUNT.id, refund_id, "", 1, 1, 0, 0, 0), None))
+    assert market.hold_of(order_id)["state"] == "refunded"
+    market.said(payment_id, Kind.REFUND_FAILED, f"re_{refund_id}", 5_000)
+    hold = market.hold_of(order_id)
+    with market.tx() as tx:
+        open_ = attention.c.subject == hold["id"], attention.c.closed_at_ms.is_(None)
+        seen = set(tx.execute(select(attention.c.reason).where(*open_)).scalars())
+    assert (hold["state"], hold["frozen_minor"], seen) == ("frozen", 5_000, {"hold_frozen"})
+
+
 @pytest.mark.parametrize("kind", [Kind.DISPUTE_OPENED, Kind.REFUND_SUCCEEDED])
 def test_what_a_person_has_set_aside_is_that_and_nothing_that_comes_after_it(market: Abroad, kind: Kind) -> None:
     """A second dispute, or a second refund that is not ours, freezes a hold that was freed from the first."""
@@ -184,3 +201,42 @@ def test_what_a_person_has_set_aside_is_that_and_nothing_that_comes_after_it(mar
     assert market.hold_of(order_id)["state"] == "release_scheduled"
     market.said(payment_id, kind, "dp_2", 700)
     assert market.hold_of(order_id)["state"] == "frozen"
+
+
+def test_r6_somebody_hints_at_a_payout_that_the_provider_does_not_know(market: Abroad) -> None:
+    """R6: the hint concludes nothing: its own message asks once more, and does so now, not when its day has gone by."""
+    order_id, _ = market.sold()
+    market.release(market.hold_of(order_id)["id"])
+    paid = the_payout(market)
+    assert worked_on(market, paid, "lost_before") == "unknown"
+    m, day_ms = outbox_tables.messages, 24 * HOUR_MS
+    own = m.c.subject == paid, m.c.payload == ""
+    with market.tx() as tx:
+        tx.execute(update(m).where(*own).values(due_at_ms=market.clock() + day_ms, tries=1, claim=1, settled_claim=1))
+    market.clock.advance(11 * MINUTE_MS)
+    assert worked_on(market, paid, payload=ASK_ONLY) == "unknown"
+    with market.tx() as tx:
+        assert tx.execute(select(m.c.due_at_ms).where(*own)).scalar_one() == market.clock()
+    assert worked_on(market, paid) == "queued" and worked_on(market, paid, "paid") == "paid"
+    assert list(market.far.book) == [market.payout(paid)["reference"]]
+
+
+def test_a_payout_called_off_after_it_was_sent_is_asked_about_for_a_week(market: Abroad) -> None:
+    """The provider knew nothing of it, so a person called it off; it was paid all the same: on days 1, 3, 7 we ask."""
+    order_id, _ = market.sold()
+    market.release(market.hold_of(order_id)["id"])
+    paid = the_payout(market)
+    assert worked_on(market, paid, "lost_too_slowly") == "unknown"
+    market.clock.advance(11 * MINUTE_MS)
+    assert worked_on(market, paid) == "queued"
+    with market.tx() as tx:
+        market.payouts.cancel(tx, paid, "the provider does not know it", market.by)
+        due = select(outbox_tables.messages.c.due_at_ms).where(outbox_tables.messages.c.payload == ASK_ONLY)
+        days = {(at_ms - market.clock()) // (24 * HOUR_MS) for at_ms in tx.execute(due).scalars()}
+    assert days == {1, 3, 7} and market.balances() == {"float": 5_000, "beneficiary": 5_000}
+    market.far.book[market.payout(paid)["reference"]][0].moves("paid")
+    market.clock.advance(24 * HOUR_MS)
+    assert worked_on(market, paid, payload=ASK_ONLY) == "paid" and market.balances() == {}
+    with market.tx() as tx:
+        seen = tx.execute(select(attention.c.reason).where(attention.c.subject == paid)).scalars().all()
+    assert "payout_paid_after_all" in seen

@@ -72,8 +72,7 @@ class Payment:
     @property
     def lost(self) -> int:
         """In disputes."""
-        lost = sum(one.amount for one in self.disputes.values() if self.verdict(one) == "lost")
-        return min(lost, self.captured)
+        return min(sum(one.amount for one in self.disputes.values() if self.verdict(one) == "lost"), self.captured)
 
     @property
     def gone(self) -> int:
@@ -126,7 +125,6 @@ class Refund:
     payment: Payment
     amount: int
     state: str = "queued"
-    there: bool = False
 
     @property
     def open(self) -> bool:
@@ -358,10 +356,6 @@ class Books:
         others = [other for other in self.payouts if other is not one and other.hold is one.hold]
         if was in BACK and one.state not in BACK and any(other.state not in BACK for other in others):
             one.hold = None
-
-    def available(self, source: str) -> int:
-        """What can be paid out of one of the two balances."""
-        return self.beneficiary() if source == "beneficiary" else self.merchant_available()
 
     def drawn(self, source: str) -> int:
         """By payouts from one of the two balances."""

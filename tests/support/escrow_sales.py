@@ -60,8 +60,8 @@ class Sales(RuleBasedStateMachine):
         self.books, self.payees, self.number, self.told = deepcopy(known)
         self.begun(moods, later)
         if back:
-            order = self.books.orders[-1]
-            self.refunded(order, order.payments[0], None, [back[0], "succeeded"], [word])
+            order, part = self.books.orders[-1], 700 if word == "succeeded" else None
+            self.refunded(order, order.payments[0], part, [back[0], "succeeded"], [word])
 
     def prepare(self) -> None:
         """What there is at the beginning, the same each time."""
@@ -95,6 +95,7 @@ class Sales(RuleBasedStateMachine):
         else:
             came = None
         assert came == code
+        reached[f"refused: {came}"] += came is not None
         return came is not None
 
     def work(self, act: Callable[[Message, Any], Any], subject: str, payload: str, mood: str) -> Outcome | None:

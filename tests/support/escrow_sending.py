@@ -99,6 +99,10 @@ class Sending(Sales):
                 came.then(tx)
                 assert len(tx.execute(due).all()) == 1, one
 
+    def available(self, source: str) -> int:
+        """What can be paid out of one of the two balances."""
+        return self.books.beneficiary() if source == "beneficiary" else self.books.merchant_available()
+
     def paid_before(self, one: Payout) -> bool:
         """What it tries again was paid after all."""
         return one.retry_of is not None and one.retry_of.state == "paid"
@@ -117,7 +121,7 @@ class Sending(Sales):
                 return []
             first = [] if self.kind == "silent" else ["float"]
             payee = one.payee if one.first_sent_ms else self.payees[-1]  # never to one that is past
-            may = self.sound and payee.usable_ms <= self.now and self.books.available(one.source) >= 0
+            may = self.sound and payee.usable_ms <= self.now and self.available(one.source) >= 0
             return [*first, "send"] if may and not self.paid_before(one) else first
         if one.state in ("submitting", "unknown"):
             return ["send"] if self.kind == "keyed" and self.now - one.first_sent_ms < KEY_MS else asks
