@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 SOCKET_FREE = ("unit", "property", "conformance", "tidy")
@@ -49,7 +50,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own CAISSE_* settings and proxies change no test."""
+    """A developer's own CAISSE_* settings and proxies change no test, nor where the last command wrote its log to."""
+    structlog.reset_defaults()
     for name in list(os.environ):
         if name.startswith("CAISSE_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
