@@ -216,6 +216,8 @@ def test_a_taken_port_is_stepped_around(tmp_path: Path) -> None:
     home = prepare(tmp_path / "demo")
     home.save()
     with socket.socket() as holder:
+        # A run just before may have left connections behind that are closing: they keep nobody from listening.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", home.ports["service"]))
         holder.listen()
         moved = prepare(tmp_path / "demo")
