@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,15 +156,22 @@ class Counter:
             await self.till.settled()
 
 
+def _free_port() -> int:
+    """One that nobody is given by chance between this look and the service's own: below what the system hands out."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 @contextlib.asynccontextmanager
 async def counter(
     directory: Path, *providers: str, anybody: Payer | None = None, **settings: str
 ) -> AsyncIterator[Counter]:
     """With these providers (all six if none is named) configured and called at the sandbox, each at its own port."""
     names = providers or SIX
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     url = f"http://127.0.0.1:{port}"
     chosen = {k: v for k, v in KEYS.items() if any(k.startswith(f"CAISSE_{n.upper()}_") for n in names)}
     token = {"ebilling": "/" + KEYS["CAISSE_EBILLING_CALLBACK_TOKENS"]}
